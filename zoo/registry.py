@@ -1,7 +1,7 @@
 """Names: architectures registered by `@register_model`, and the cards of the published models.
 
-An architecture is a function that builds a network with fresh parameters. A card is
-`checkpoints/<name>/card.json`: it binds an architecture to weights, labels, preprocessing, licence and measured figures.
+An architecture is a function that builds a network with fresh parameters. A card is `checkpoints/<name>/card.json`:
+it binds an architecture to weights, labels, preprocessing, licence and measured figures.
 """
 
 import dataclasses
@@ -13,13 +13,14 @@ import importlib.resources
 import json
 import pkgutil
 from collections.abc import Callable, Iterable
-from typing import Any
-
-from flax import nnx
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UserError
 
-_ARCHITECTURES: dict[str, Callable[..., nnx.Module]] = {}
+if TYPE_CHECKING:  # cards are read without waiting seconds for JAX
+    from flax import nnx
+
+_ARCHITECTURES: dict[str, Callable[..., "nnx.Module"]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class ModelCard:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
-def register_model(build: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
+def register_model[Build: Callable[..., "nnx.Module"]](build: Build) -> Build:
     """Registers `build(*, ..., rngs)` as an architecture under the function's own name."""
     name = build.__name__
     if name in _ARCHITECTURES:
@@ -103,11 +104,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not there: suggests the nearest ones, or lists them all."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
     return UserError(f"no {kind} is called {name!r}; {hint}")
 
 
-def create(arch: str, *, seed: int = 0, **options: Any) -> nnx.Module:
+def create(arch: str, *, seed: int = 0, **options: Any) -> "nnx.Module":
     """A fresh network: `zoo.create("cnn_lstm", num_classes=7)`. `seed` draws its parameters.
 
     Raises:
@@ -115,6 +116,8 @@ def create(arch: str, *, seed: int = 0, **options: Any) -> nnx.Module:
     """
     if arch not in architectures():
         raise unknown("architecture", arch, architectures())
+    from flax import nnx
+
     try:
         return _ARCHITECTURES[arch](**options, rngs=nnx.Rngs(seed))
     except TypeError as error:

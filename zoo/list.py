@@ -1,0 +1,35 @@
+"""`zoo list [PATTERN]`: the published models."""
+
+import dataclasses
+from typing import Annotated
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from zoo import command_line, registry
+from zoo.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Lists the published models."""
+
+    pattern: Annotated[str, Positional] = "*"
+    """Names to list, with wildcards: "*kinetics*"."""
+
+
+def main(argv: list[str]) -> None:
+    pattern = command_line.parse(Arguments, argv, "list").pattern
+    names = registry.list_models(pattern)
+    if not names:
+        raise UserError(f"no model matches {pattern!r}; there are {', '.join(registry.list_models()) or 'none'}")
+    table = Table("model", "task", "parameters", "what it is", box=None)
+    for card in map(registry.card, names):
+        table.add_row(card.name, card.task, f"{card.parameters / 1e6:.2f}M", escape(card.description))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    command_line.run("list", main)

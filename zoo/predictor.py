@@ -1,0 +1,120 @@
+"""What `zoo.load` gives: a network with its weights, preprocessing and labels, called on real video."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zoo import hub, registry
+from zoo.data.transforms import Preprocessing
+from zoo.errors import UserError
+from zoo.registry import ModelCard
+
+
+class Predictor:
+    """A published model; the subclass of its task adds what it can be asked.
+
+    Attributes:
+      model: the nnx module in evaluation mode; calls of the predictor follow whatever is done to it.
+      card: what is known of it.
+      labels: names of its classes, in the order of its logits.
+    """
+
+    def __init__(self, card: ModelCard, model: nnx.Module):
+        self.card, self.model = card, model
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.card.labels
+
+
+class Classifier(Predictor):
+    """Names what happens in a video; compiled once for each shape of a clip, however long the videos are.
+
+    A video is whatever `preprocess` takes: a path, a URL, bytes, a binary file object or uint8 RGB [T, H, W, 3].
+
+    Attributes:
+      preprocess: turns a video into float32 [clips, T, H, W, 3], on each of which `model` can be called.
+    """
+
+    def __init__(self, card: ModelCard, model: nnx.Module):
+        super().__init__(card, model)
+        self.preprocess = Preprocessing(**card.preprocessing)
+
+    def __call__(self, video: Any) -> list[tuple[str, float]]:
+        """Every label with its probability (softmax, averaged over the clips), best first.
+
+        Raises:
+          UserError: the video cannot be read.
+        """
+        logits = self._of_clips(video, "__call__").astype(np.float64)
+        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities = (probabilities / probabilities.sum(axis=-1, keepdims=True)).mean(axis=0)
+        best = np.argsort(-probabilities, kind="stable")
+        return [(self.labels[index], float(probabilities[index])) for index in best]
+
+    def embed(self, video: Any) -> np.ndarray:
+        """The network's features, averaged over the clips: float32 [features].
+
+        Raises:
+          UserError: the video cannot be read, or the network has no features.
+        """
+        if not hasattr(self.model, "features"):
+            raise UserError(f"{self.card.name} is a {self.card.arch}, which gives no features")
+        return self._of_clips(video, "features").mean(axis=0)
+
+    def _of_clips(self, video: Any, method: str) -> np.ndarray:
+        graph, state = nnx.split(self.model)
+        # One clip at a time, so that long and short videos share a shape and thereby a compiled program.
+        answers = [_run(graph, state, clip[None], method=method) for clip in self.preprocess(video)]
+        return np.concatenate(answers)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "method"))
+def _run(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array, *, method: str) -> jax.Array:
+    """Weights come as an argument: as constants they would be compiled in, and copied with every program."""
+    model = nnx.merge(graph, state)
+    precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return getattr(model, method)(clips.astype(precision)).astype(jnp.float32)
+
+
+PREDICTORS: dict[str, type[Predictor]] = {"classification": Classifier}
+"""By the card's task; a task without calls of its own gets a plain `Predictor`."""
+
+
+def load(name: str, *, device: Any = None, dtype: Any = None, sharding: hub.Placement | None = None) -> Any:
+    """A published model, ready to use: `zoo.load("i3d_kinetics400")("cup.mp4")`.
+
+    Args:
+      name: one of `zoo.list_models()`.
+      device: a `jax.Device`, or "cpu", "gpu" or "tpu" for the first one of that kind; JAX's default without.
+      dtype: of the parameters and of the computation, such as `jnp.bfloat16`; answers are float32 all the same.
+      sharding: instead of a device, a `jax.sharding.Sharding` for every array, or a function of an array's path and
+        shape that gives one.
+
+    Returns:
+      What `PREDICTORS` has for the model's task, such as a `Classifier`.
+
+    Raises:
+      UserError: no such model or device, or its weights cannot be had.
+    """
+    if device is not None and sharding is not None:
+        raise UserError(f"device={device!r} and sharding are both given; a sharding names its devices, so drop device")
+    card = registry.card(name)
+    place = _first_device(device) if isinstance(device, str) else device
+    hub.use_compilation_cache()
+    model = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
+    model = hub.restore_weights(model, hub.fetch(card), sharding=sharding, device=place, dtype=dtype)
+    model.eval()
+    return PREDICTORS.get(card.task, Predictor)(card, model)
+
+
+def _first_device(platform: str) -> Any:
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError as error:
+        there = sorted({device.platform for device in jax.devices()})
+        raise UserError(f"there is no device {platform!r} here; there is {', '.join(there)}") from error
