@@ -1,4 +1,7 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and what the operating system says of its own."""
+
+import os
+import re
 
 
 class UserError(ValueError):
@@ -6,3 +9,11 @@ class UserError(ValueError):
 
     Commands print the message and leave with exit code 2; in Python it is an ordinary ValueError.
     """
+
+
+def refused_by_system(error: Exception) -> str | None:
+    """Why the operating system refused, if that is what the error says: tensorstore tells it inside a ValueError."""
+    if isinstance(error, OSError):
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[1])) if code else None

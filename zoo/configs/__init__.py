@@ -1,0 +1,92 @@
+"""Experiments: one file a model, each with its presets, what they cost and what to expect."""
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+from typing import Any
+
+from zoo import registry
+from zoo.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a training run; two runs of the same config on the same machine are identical.
+
+    Args:
+      model, options: the arguments of `zoo.create`.
+      task: a name in `zoo.tasks.TASKS`; `task_options` its arguments.
+      dataset: a name that `zoo.data.open_dataset` takes; `dataset_options` its arguments.
+      steps, batch_size: optimizer steps, clips a step.
+      optimizer: "adamw", or "muon" (Jordan et al. 2024: matrices by orthogonalised momentum, the rest by AdamW).
+      learning_rate: the peak, reached after `warmup_steps` linear steps and then led to zero along a cosine.
+      weight_decay, clip_norm: decoupled weight decay; largest global gradient norm.
+      ema_decay: decay a step of the averaged parameters, which are the ones evaluated and published.
+      compute_dtype: "float32" or "bfloat16"; parameters and optimizer state stay float32.
+      evaluation_items: held-out items looked at in an evaluation.
+      log_every, evaluate_every, checkpoint_every: in steps.
+      seed: of parameters, data order, noise and dropout.
+    """
+
+    model: str
+    task: str
+    dataset: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    task_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dataset_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: str = "adamw"
+    warmup_steps: int = 30
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99
+    compute_dtype: str = "float32"
+    evaluation_items: int = 256
+    log_every: int = 10
+    evaluate_every: int = 100
+    checkpoint_every: int = 100
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises UserError for a value that no run can have."""
+        for name in ("steps", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise UserError(f"no compute dtype {self.compute_dtype!r}; there are float32, bfloat16")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        """The config that `to_json` wrote. JSON knows no tuples: its lists become tuples."""
+        return cls(**{name: _tuples(value) for name, value in json.loads(text).items()})
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def trainable() -> list[str]:
+    """Models that have an experiment, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def experiment(model: str, preset: str = "default") -> TrainConfig:
+    """The config of a model's preset.
+
+    Raises:
+      UserError: no experiment for the model, or no such preset.
+    """
+    if model not in trainable():
+        raise registry.unknown("model to train", model, trainable())
+    presets = importlib.import_module(f"zoo.configs.{model}").PRESETS
+    if preset not in presets:
+        raise UserError(f"{model} has no preset {preset!r}; it has {', '.join(presets)}")
+    return presets[preset]

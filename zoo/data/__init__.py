@@ -1,0 +1,37 @@
+"""Data: decoding and preprocessing of real video, and the data sets that training and evaluation read."""
+
+from collections.abc import Callable
+from typing import Any
+
+from zoo import registry
+from zoo.data.digits import Digits
+from zoo.data.moving_digits import MovingDigits
+from zoo.data.tfds import TensorFlowDataset
+from zoo.errors import UserError
+
+DATASETS: dict[str, Callable[..., Any]] = {"digits": Digits, "moving_digits": MovingDigits}
+
+
+def open_dataset(name: str, split: str, **options: Any) -> Any:
+    """A random-access source of the "train" or "test" split: a name in `DATASETS`, or `tfds:NAME`.
+
+    Every source has `num_classes` and gives dicts of arrays: "image" or "video" in uint8, with "label" (an index) or
+    "classes" (a count a class).
+
+    Raises:
+      UserError: no such data set, or it does not take these options.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "tfds" and rest:
+        source = TensorFlowDataset
+        options = {"name": rest, **options}
+    elif name in DATASETS:
+        source = DATASETS[name]
+    else:
+        raise registry.unknown("data set", name, [*DATASETS, "tfds:NAME"])
+    try:
+        return source(split=split, **options)
+    except TypeError as error:
+        if "keyword argument" not in str(error) and "positional argument" not in str(error):
+            raise
+        raise UserError(f"data set {name} does not fit this experiment: {error}") from error

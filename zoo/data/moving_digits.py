@@ -1,33 +1,15 @@
 """Moving digits: handwritten digits that move, bounce and overlap, drawn on the fly.
 
-The protocol of Moving MNIST (Srivastava et al. 2015, arXiv:1502.04681) on the 1,797 handwritten digits that
-scikit-learn ships (8x8, UCI Optical Recognition of Handwritten Digits), so nothing has to be downloaded.
+The protocol of Moving MNIST (Srivastava et al. 2015, arXiv:1502.04681) on the handwritten digits that scikit-learn
+ships, so nothing has to be downloaded.
 """
 
 import dataclasses
-import functools
+from typing import ClassVar
 
 import numpy as np
 
-NUM_CLASSES = 10
-
-# Every fifth digit is held out: neither split ever draws a digit of the other.
-_HELD_OUT_EVERY = 5
-
-
-@functools.cache
-def handwritten_digits(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The digits of a split: uint8 images `[N, size, size]`, bicubic from 8x8, and int labels `[N]`."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    held_out = np.arange(len(labels)) % _HELD_OUT_EVERY == 0
-    keep = held_out if split == "test" else ~held_out
-    # scikit-learn's grey values run from 0 to 16.
-    pixels = np.round(images[keep].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    resized = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in pixels]
-    return np.stack(resized), labels[keep].astype(np.int64)
+from zoo.data.digits import NUM_CLASSES, handwritten_digits
 
 
 def bounce(start: np.ndarray, velocity: np.ndarray, num_frames: int, room: float) -> np.ndarray:
@@ -43,10 +25,12 @@ def bounce(start: np.ndarray, velocity: np.ndarray, num_frames: int, room: float
 class MovingDigits:
     """Random-access source of clips: item i depends on (seed, split, i) alone.
 
-    An item is `{"video": uint8 [num_frames, size, size, 1], "digits": float32 [10]}`, `digits` counting how often each
+    An item is `{"video": uint8 [num_frames, size, size, 1], "classes": float32 [10]}`, `classes` counting how often each
     class occurs. A digit's box is 7/16 of the frame, as in Moving MNIST (28 of 64 pixels); one to `max_digits` digits
     start anywhere and move by 1/32 to 3/32 of the frame a step in any direction.
     """
+
+    num_classes: ClassVar[int] = NUM_CLASSES
 
     split: str
     num_frames: int = 8
@@ -75,5 +59,5 @@ class MovingDigits:
             for frame, (y, x) in zip(video, path, strict=True):
                 place = frame[y : y + box, x : x + box, 0]
                 np.maximum(place, images[digit], out=place)
-        digits = np.bincount(labels[chosen], minlength=NUM_CLASSES).astype(np.float32)
-        return {"video": video, "digits": digits}
+        counts = np.bincount(labels[chosen], minlength=NUM_CLASSES)
+        return {"video": video, "classes": counts.astype(np.float32)}

@@ -13,6 +13,9 @@ avg_pool = kernels.avg_pool
 max_pool = kernels.max_pool
 
 
+_HE_NORMAL = nnx.initializers.he_normal()
+
+
 class Conv(nnx.Module):
     """Convolution over the last `len(window)` axes before the channels: `[..., *spatial, C]` to `[..., *spatial', F]`.
 
@@ -30,7 +33,7 @@ class Conv(nnx.Module):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.he_normal(),
+        kernel_init: nnx.Initializer = _HE_NORMAL,
         rngs: nnx.Rngs,
     ):
         shape = (*window, in_features // groups, out_features)
@@ -62,7 +65,7 @@ class DepthwiseConv(nnx.Module):
         padding: Padding = "SAME",
         rngs: nnx.Rngs,
     ):
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (*window, 1, features), jnp.float32))
+        self.kernel = nnx.Param(_HE_NORMAL(rngs.params(), (*window, 1, features), jnp.float32))
         self.strides, self.padding = strides, padding
 
     def __call__(self, x: jax.Array) -> jax.Array:

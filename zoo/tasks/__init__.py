@@ -1,0 +1,35 @@
+"""What a batch, a loss and a metric mean, one file a task.
+
+A task has `loss(model, batch, key)`, `evaluate(model, batch, key)` and `show(model, folder, step, key)`. The first two
+are pure functions under `jax.jit`; `show` writes pictures and clips for people to look at.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+from zoo.tasks.classification import Classification
+from zoo.tasks.generation import FlowMatching
+
+Batch = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """What the training loop needs to know of a task."""
+
+    def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The scalar to minimise, and scalar figures to report beside it."""
+        ...
+
+    def evaluate(self, model: nnx.Module, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """Figures of each item of a held-out batch, each `[B]`."""
+        ...
+
+    def show(self, model: nnx.Module, folder: Any, step: int, key: jax.Array) -> list[Any]:
+        """Writes pictures and clips into the folder and returns their paths; none if there is nothing to see."""
+        ...
+
+
+TASKS: dict[str, Callable[..., Task]] = {"classification": Classification, "generation": FlowMatching}

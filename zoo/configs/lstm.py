@@ -1,0 +1,23 @@
+"""LSTM(64) that reads handwritten digits row by row.
+
+    python -m zoo.train --model lstm
+"""
+
+from zoo.configs import TrainConfig
+
+PRESETS = {
+    "default": TrainConfig(
+        model="lstm",
+        options={"in_features": 28},
+        task="classification",
+        dataset="digits",
+        dataset_options={"size": 28, "channels": 1},
+        steps=1000,
+        batch_size=64,
+        learning_rate=3e-3,
+        weight_decay=1e-2,
+        evaluation_items=360,
+        evaluate_every=250,
+        checkpoint_every=250,
+    )
+}

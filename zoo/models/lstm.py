@@ -1,0 +1,34 @@
+"""The LSTM classifier of the introduction to deep learning for video: LSTM(64), dropout, Dense."""
+
+import jax
+from flax import nnx
+
+from zoo.registry import register_model
+
+
+class LSTM(nnx.Module):
+    """Reads a sequence step by step (Hochreiter and Schmidhuber 1997) and classifies it by the last hidden state.
+
+    Call with `[B, T, ...]` float, everything behind time flattened to `in_features` a step: an image `[B, 28, 28]` or
+    `[B, 28, 28, 1]` is read row by row with in_features=28. Returns logits `[B, num_classes]`.
+    """
+
+    def __init__(self, in_features: int, hidden_features: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
+        self.recurrent = nnx.RNN(nnx.OptimizedLSTMCell(in_features, hidden_features, rngs=rngs), rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(hidden_features, num_classes, rngs=rngs)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """The last hidden state `[B, hidden_features]`."""
+        return self.recurrent(x.reshape(*x.shape[:2], -1))[:, -1]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.dropout(self.features(x)))
+
+
+@register_model
+def lstm(
+    *, in_features: int = 1, hidden_features: int = 64, num_classes: int = 10, dropout: float = 0.5, rngs: nnx.Rngs
+) -> LSTM:
+    """LSTM(64) on (28, 1), dropout 0.5, Dense(10)."""
+    return LSTM(in_features, hidden_features, num_classes, dropout, rngs=rngs)

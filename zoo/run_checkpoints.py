@@ -1,0 +1,78 @@
+"""Checkpoints of a training run: written by Orbax in the background, the last few kept, restored to the bit."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from zoo.errors import UserError, refused_by_system
+
+_KEPT = 3
+
+
+class RunCheckpoints:
+    """Orbax checkpoints `<folder>/<step>` of a training state and the position of its data loader.
+
+    A checkpoint gets its name only once it is written whole, so one that a crash cut short is never chosen.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()
+        policy = ocp.training.preservation_policies.LatestN(_KEPT)
+        self.checkpointer = ocp.training.Checkpointer(
+            str(self.folder), preservation_policy=policy, cleanup_tmp_directories=True
+        )
+
+    def save(self, step: int, state: dict[str, Any], loader_state: dict[str, Any]) -> None:
+        """Copies the state and returns; it is written while training goes on. Waits for the save before it.
+
+        Raises:
+          UserError: the save before this one failed, or this one did at once.
+        """
+        with self._told_plainly():
+            self.checkpointer.wait()
+            self.checkpointer.save_async(
+                step, _by_path(state), force=True, overwrite=True, custom_metadata={"loader": loader_state}
+            )
+
+    def wait(self) -> None:
+        """Returns once the last save is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._told_plainly():
+            self.checkpointer.wait()
+
+    def restore(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The last checkpoint's state, placed as `state` is, and its loader's; (state, None) if there is none."""
+        latest = self.checkpointer.latest
+        if latest is None:
+            return state, None
+        abstract = {
+            name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding)
+            for name, value in _by_path(state).items()
+        }
+        loaded = self.checkpointer.load(latest.step, abstract)
+        loader_state = self.checkpointer.metadata(latest.step).custom_metadata["loader"]
+        return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), loader_state
+
+    @contextlib.contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = refused_by_system(error)
+            if reason is None:
+                raise
+            good = self.checkpointer.latest
+            left = f"the checkpoint of step {good.step} stays" if good else "there is no earlier checkpoint"
+            raise UserError(f"cannot save a checkpoint in {self.folder}: {reason}; {left}") from error
+
+
+def _by_path(state: dict[str, Any]) -> dict[str, jax.Array]:
+    """A flat dict from each array's path to the array: what is on disk does not depend on optax's or nnx's classes."""
+    return {jax.tree_util.keystr(path): value for path, value in jax.tree.leaves_with_path(state)}

@@ -1,0 +1,109 @@
+"""What a training run leaves for people to look at: a progress bar, metrics.jsonl, TensorBoard scalars, curves.png."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import rich.console
+import rich.progress
+import tensorboardX
+
+
+class RunLog:
+    """Writes a run's figures under `folder`. Use as a context manager.
+
+    A resumed run starts at `first_step`: figures of later steps, written after the checkpoint that it resumes from, are
+    dropped, so that every step is told once.
+    """
+
+    def __init__(self, folder: Path, first_step: int, total_steps: int):
+        self.folder = folder
+        self.first_step, self.total_steps = first_step, total_steps
+        self.path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(self.path) if row["step"] <= first_step]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.replace(self.path)
+        self.progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.TextColumn("{task.fields[figures]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
+            console=rich.console.Console(stderr=True),
+        )
+
+    def __enter__(self) -> "RunLog":
+        self.lines = self.path.open("a", encoding="utf-8")
+        self.tensorboard = tensorboardX.SummaryWriter(str(self.folder), purge_step=self.first_step + 1)
+        self.progress.start()
+        self.bar = self.progress.add_task("compiling", total=self.total_steps, completed=self.first_step, figures="")
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.progress.stop()
+        self.tensorboard.close()
+        self.lines.close()
+
+    def advance(self, step: int) -> None:
+        self.progress.update(self.bar, completed=step, description="training")
+
+    def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
+        """Records figures of one kind ("train" or "test") at a step."""
+        self.lines.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        self.lines.flush()
+        for name, value in figures.items():
+            self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if kind == "train":
+            self.progress.update(self.bar, figures=told)
+        else:
+            self.say(f"step {step}: {kind} {told}")
+
+    def say(self, line: str) -> None:
+        """One line above the progress bar."""
+        self.progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl, without a last line that a crash cut short; none if there is no file."""
+
+    def rows() -> Iterator[dict]:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+    return list(rows())
+
+
+def draw_curves(folder: Path) -> Path:
+    """Draws every figure of metrics.jsonl over the steps into curves.png, training and test in one panel."""
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(folder / "metrics.jsonl")
+    names = sorted({name for row in rows for name in row} - {"step", "kind"})
+    columns = min(3, max(1, len(names)))
+    lines = max(1, math.ceil(len(names) / columns))
+    figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    for panel, name in zip(panels, names, strict=False):
+        for kind, style in (("train", {}), ("test", {"marker": "o"})):
+            points = [(row["step"], row[name]) for row in rows if row["kind"] == kind and name in row]
+            if points:
+                panel.plot(*zip(*points, strict=True), label=kind, **style)
+        panel.set_title(name)
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    path = folder / "curves.png"
+    temporary = folder / "curves.tmp.png"
+    figure.savefig(temporary, dpi=100)
+    temporary.replace(path)
+    return path
