@@ -25,7 +25,10 @@ def main(argv: list[str]) -> None:
     names = registry.list_models(pattern)
     if not names:
         raise UserError(f"no model matches {pattern!r}; there are {', '.join(registry.list_models()) or 'none'}")
-    table = Table("model", "task", "parameters", "what it is", box=None)
+    table = Table(box=None)
+    for column in ("model", "task", "parameters"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what it is")
     for card in map(registry.card, names):
         table.add_row(card.name, card.task, f"{card.parameters / 1e6:.2f}M", escape(card.description))
     Console().print(table)

@@ -10,6 +10,7 @@ import fnmatch
 import functools
 import importlib
 import importlib.resources
+import inspect
 import json
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -118,12 +119,10 @@ def create(arch: str, *, seed: int = 0, **options: Any) -> "nnx.Module":
         raise unknown("architecture", arch, architectures())
     from flax import nnx
 
-    try:
-        return _ARCHITECTURES[arch](**options, rngs=nnx.Rngs(seed))
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise UserError(f"{arch}: {error}") from error
+    takes = inspect.signature(_ARCHITECTURES[arch]).parameters.keys() - {"rngs"}
+    for option in options.keys() - takes:
+        raise unknown(f"option of {arch}", option, takes)
+    return _ARCHITECTURES[arch](**options, rngs=nnx.Rngs(seed))
 
 
 def checkpoints_folder():
