@@ -199,7 +199,9 @@ def publish_at(address: str, cards: Path, tmp_path: Path, **changes: object) -> 
     return source
 
 
-def test_from_an_address_once(cards: Path, address: str, tmp_path: Path):
+def test_from_an_address_once(cards: Path, address: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_CACHE", "cache")
     publish_at(address, cards, tmp_path)
     np.testing.assert_array_equal(loaded_kernel(), tiny.weights()["layers.0.kernel"])
     (tmp_path / "www" / "weights.npz").unlink()

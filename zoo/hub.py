@@ -46,9 +46,8 @@ type Placement = jax.sharding.Sharding | Callable[[tuple[str, ...], tuple[int, .
 
 def cache_folder() -> Path:
     """Where converted weights and compiled programs are kept: `ZOO_CACHE`, else the system's place for caches."""
-    return Path(
-        os.environ.get("ZOO_CACHE") or platformdirs.user_cache_dir("jax-video-zoo", appauthor=False)
-    ).expanduser()
+    chosen = os.environ.get("ZOO_CACHE") or platformdirs.user_cache_dir("jax-video-zoo", appauthor=False)
+    return Path(chosen).expanduser().absolute()
 
 
 def use_compilation_cache() -> None:
