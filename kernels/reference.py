@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 type Padding = str | Sequence[tuple[int, int]]
@@ -55,16 +56,18 @@ def _over_spatial(x: jax.Array, window: Sequence[int], strides: Sequence[int], p
 
 def max_pool(x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Padding) -> jax.Array:
     """Largest value in each window of x `[*batch, *spatial, C]`; padding counts as the smallest value."""
-    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return lax.reduce_window(x, jnp.asarray(lowest, x.dtype)[()], lax.max, *_over_spatial(x, window, strides, padding))
+    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else np.iinfo(x.dtype).min
+    # NumPy's, not JAX's: under jit that would be traced, and lax knows a max-pool, which has a gradient, by its value.
+    return lax.reduce_window(x, np.asarray(lowest, x.dtype)[()], lax.max, *_over_spatial(x, window, strides, padding))
 
 
 def avg_pool(x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Padding) -> jax.Array:
     """Mean of each window of x `[*batch, *spatial, C]` over the values that are there: padding is not counted."""
     over = _over_spatial(x, window, strides, padding)
-    total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, *over)
+    zero = np.zeros((), x.dtype)[()]
+    total = lax.reduce_window(x, zero, lax.add, *over)
     ones = jnp.ones((*(1,) * (x.ndim - len(window) - 1), *x.shape[-len(window) - 1 : -1], 1), x.dtype)
-    return total / lax.reduce_window(ones, jnp.zeros((), x.dtype), lax.add, *over)
+    return total / lax.reduce_window(ones, zero, lax.add, *over)
 
 
 def conv_lstm(

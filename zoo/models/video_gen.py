@@ -1,8 +1,8 @@
 """A space-time U-Net that denoises clips: the network of the flow-matching generator.
 
-Space is mixed by convolutions, time by attention at each position, and at the coarsest level attention runs over all of
-space-time at once (Ho et al. 2022, "Video Diffusion Models", arXiv:2204.03458). Time and class condition every block
-through a scale and shift of its normalised activations.
+Convolutions mix neighbours, in space and in time; at the coarsest level attention runs over all of space-time at once
+(compare Ho et al. 2022, "Video Diffusion Models", arXiv:2204.03458). Noise level and classes reach every block as a scale
+and shift of its normalised activations.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from zoo.registry import register_model
 
 def sinusoids(position: jax.Array, features: int, longest: float) -> jax.Array:
     """Sines and cosines of `position [...]` at geometrically spaced periods up to `longest`: `[..., features]`."""
-    frequencies = 2 * jnp.pi / longest ** jnp.linspace(0, 1, features // 2)
+    frequencies = 2 * jnp.pi / longest ** jnp.linspace(0.2, 1, features // 2)
     angle = position[..., None] * frequencies
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
@@ -36,13 +36,13 @@ class Modulation(nnx.Module):
 
 
 class ConvBlock(nnx.Module):
-    """Two 3x3 convolutions a frame with a residual connection: `[B, T, H, W, C]` to `[B, T, H, W, F]`."""
+    """A 3x3 convolution in space and one of 3 in time, with a residual connection: `[B, T, H, W, C]` to `[..., F]`."""
 
     def __init__(self, in_features: int, features: int, condition: int, *, rngs: nnx.Rngs):
         self.first = Modulation(in_features, condition, rngs=rngs)
         self.conv_in = Conv(in_features, features, (3, 3), rngs=rngs)
         self.second = Modulation(features, condition, rngs=rngs)
-        self.conv_out = Conv(features, features, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.conv_out = Conv(features, features, (3, 1, 1), kernel_init=nnx.initializers.zeros, rngs=rngs)
         self.shortcut = nnx.Linear(in_features, features, rngs=rngs) if in_features != features else None
 
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
@@ -69,10 +69,9 @@ class Attention(nnx.Module):
 
 
 class AttentionBlock(nnx.Module):
-    """Attention over time at each position, or over all of space-time, then a two-layer perceptron."""
+    """Attention over all of space-time, then a two-layer perceptron: `[B, T, H, W, C]` to the same."""
 
-    def __init__(self, features: int, condition: int, *, space_time: bool, rngs: nnx.Rngs):
-        self.space_time = space_time
+    def __init__(self, features: int, condition: int, *, rngs: nnx.Rngs):
         self.first = Modulation(features, condition, rngs=rngs)
         self.attention = Attention(features, 32, rngs=rngs)
         self.second = Modulation(features, condition, rngs=rngs)
@@ -81,16 +80,17 @@ class AttentionBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
         b, t, h, w, c = x.shape
-        y = self.first(x, condition) + sinusoids(jnp.arange(t, dtype=jnp.float32), c, 64.0)[:, None, None]
-        if self.space_time:
-            grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), -1).astype(jnp.float32)
-            y = y + sinusoids(grid, c // 2, 64.0).reshape(h, w, c)
-            y = self.attention(y.reshape(b, t * h * w, c)).reshape(x.shape)
-        else:
-            y = self.attention(y.transpose(0, 2, 3, 1, 4).reshape(b * h * w, t, c))
-            y = y.reshape(b, h, w, t, c).transpose(0, 3, 1, 2, 4)
-        x = x + y
+        place = jnp.stack(jnp.meshgrid(*map(jnp.arange, (t, h, w)), indexing="ij"), -1).astype(jnp.float32)
+        # A third of the channels, in whole sine-cosine pairs, for each of time, height and width.
+        share = c // 6 * 2
+        place = sinusoids(place, share, _LONGEST_PERIOD).reshape(t, h, w, 3 * share)
+        y = self.first(x, condition) + jnp.pad(place, ((0, 0), (0, 0), (0, 0), (0, c - 3 * share)))
+        x = x + self.attention(y.reshape(b, t * h * w, c)).reshape(x.shape)
         return x + self.contract(nnx.silu(self.expand(self.second(x, condition))))
+
+
+# Periods from one position to 64: sine and cosine tell apart all positions of clips up to that long.
+_LONGEST_PERIOD = 64.0
 
 
 class VideoGen(nnx.Module):
@@ -111,19 +111,14 @@ class VideoGen(nnx.Module):
         down, merge, up = [], [], []
         for i, features in enumerate(widths):
             below = widths[max(i - 1, 0)]
-            down.append(self._level(below, features, i, len(widths), condition, rngs))
+            coarsest = i == len(widths) - 1
+            mixing = [AttentionBlock(features, condition, rngs=rngs) for _ in range(2)] if coarsest else []
+            down.append(nnx.List([ConvBlock(below, features, condition, rngs=rngs), *mixing[:1]]))
             merge.append(nnx.Linear(2 * features, features, rngs=rngs))
-            up.append(self._level(features, below, i, len(widths), condition, rngs))
+            up.append(nnx.List([*mixing[1:], ConvBlock(features, below, condition, rngs=rngs)]))
         self.down, self.merge, self.up = nnx.List(down), nnx.List(merge), nnx.List(up)
         self.last = Modulation(widths[0], condition, rngs=rngs)
         self.head = Conv(widths[0], channels * patch**2, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
-
-    @staticmethod
-    def _level(in_features, features, level, levels, condition, rngs) -> nnx.List:
-        blocks = [ConvBlock(in_features, features, condition, rngs=rngs)]
-        if level > 0:
-            blocks.append(AttentionBlock(features, condition, space_time=level == levels - 1, rngs=rngs))
-        return nnx.List(blocks)
 
     def __call__(self, x: jax.Array, time: jax.Array, classes: jax.Array) -> jax.Array:
         condition = self.time_out(nnx.silu(self.time_in(sinusoids(time * 1000, 64, 10_000.0))))

@@ -1,0 +1,78 @@
+"""Moving digits: motion by brute force, disjoint digits, and items that depend on their index alone."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.data import loader
+from zoo.data.digits import handwritten_digits
+from zoo.data.moving_digits import MovingDigits, bounce
+
+
+@given(st.floats(0, 1), st.floats(-3, 3), st.integers(1, 30), st.floats(4, 20))
+def test_bounce_is_reflection_at_both_walls(start, velocity, num_frames, room):
+    position, speed, path = start * room, velocity, []
+    for _ in range(num_frames):
+        path.append(position)
+        position += speed
+        if position < 0 or position > room:
+            position = -position if position < 0 else 2 * room - position
+            speed = -speed
+    # The triangle wave counts from its top: a start beyond `room` is a ball on its way back.
+    np.testing.assert_allclose(bounce(np.array(start * room), velocity, num_frames, room), path, atol=1e-9)
+
+
+def test_training_and_test_digits_are_disjoint():
+    train, test = (handwritten_digits(split, 8)[0].reshape(-1, 64) for split in ("train", "test"))
+    assert len(train) + len(test) == 1797
+    # A few digits of the collection are identical drawings; none of them stands on both sides by index.
+    assert len(test) == 360
+    everything = np.concatenate([train, test])
+    assert len(everything) == 1797
+
+
+def test_items_depend_on_seed_split_and_index_alone():
+    first, again = MovingDigits("train")[7], MovingDigits("train")[7]
+    assert (first["video"] == again["video"]).all()
+    for other in (MovingDigits("train")[8], MovingDigits("test")[7], MovingDigits("train", seed=1)[7]):
+        assert (first["video"] != other["video"]).any()
+
+
+def test_a_clip_shows_its_digits_moving_and_whole():
+    source = MovingDigits("test", num_frames=12, max_digits=1)
+    images, labels = handwritten_digits("test", 14)
+    for index in range(20):
+        item = source[index]
+        (digit,) = np.flatnonzero(item["classes"])
+        ink = item["video"].reshape(12, -1).sum(-1, dtype=int)
+        assert len(set(ink)) == 1, "one digit never leaves the frame"
+        assert ink[0] in images[labels == digit].reshape(-1, 196).sum(-1, dtype=int)
+        assert any((a != b).any() for a, b in zip(item["video"], item["video"][1:], strict=False))
+
+
+def test_counts_name_every_digit():
+    items = [MovingDigits("train")[i] for i in range(200)]
+    counts = np.array([item["classes"].sum() for item in items])
+    assert set(counts) == {1, 2, 3}
+    assert all(item["video"].dtype == np.uint8 and item["video"].shape == (8, 32, 32, 1) for item in items)
+
+
+def test_the_loader_goes_on_where_its_state_says():
+    source = MovingDigits("train", max_digits=1)
+    batches = loader.training_batches(source, 4, seed=3)
+    for _ in range(3):
+        next(batches)
+    state = batches.get_state()
+    expected = [next(batches)["video"] for _ in range(3)]
+    other = loader.training_batches(source, 4, seed=3)
+    other.set_state(state)
+    for video in expected:
+        assert (next(other)["video"] == video).all()
+
+
+def test_an_evaluation_sees_each_item_once_in_batches_of_one_shape():
+    source = MovingDigits("test", length=10)
+    batches = list(loader.evaluation_batches(source, 4, 7))
+    assert [batch["weight"].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    videos = np.concatenate([batch["video"] for batch in batches])[:7]
+    assert all((video == source[i]["video"]).all() for i, video in enumerate(videos))
