@@ -31,7 +31,7 @@ from flax import nnx
 
 from zoo import download, registry
 from zoo.download import check_sha256, sha256_of
-from zoo.errors import UserError
+from zoo.errors import UserError, refused_by_system
 from zoo.registry import ModelCard
 
 # A checkpoint is committed to git, where a file stays below 20 MB: data files are closed once they hold 12 MiB, and the
@@ -179,7 +179,7 @@ def new_folder(directory: Path, *, replace: bool = True, way_out: str = "") -> I
             if replace or not directory.exists():
                 raise
     except (OSError, ValueError) as error:
-        reason = _refused_by_system(error)
+        reason = refused_by_system(error)
         if reason is None:
             raise
         raise UserError(f"cannot write {directory}: {reason}" + (f"; {way_out}" if way_out else "")) from error
@@ -290,11 +290,3 @@ def _nest(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
 def _host_array(value: Any) -> np.ndarray:
     array = np.asarray(value)
     return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-
-def _refused_by_system(error: Exception) -> str | None:
-    """Why the operating system refused, if that is what the error says: tensorstore tells it inside a ValueError."""
-    if isinstance(error, OSError):
-        return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(code[1])) if code else None

@@ -18,13 +18,19 @@ class Arguments:
 
     pattern: Annotated[str, Positional] = "*"
     """Names to list, with wildcards: "*kinetics*"."""
+    markdown: bool = False
+    """The table of the README."""
 
 
 def main(argv: list[str]) -> None:
-    pattern = command_line.parse(Arguments, argv, "list").pattern
+    arguments = command_line.parse(Arguments, argv, "list")
+    pattern = arguments.pattern
     names = registry.list_models(pattern)
     if not names:
         raise UserError(f"no model matches {pattern!r}; there are {', '.join(registry.list_models()) or 'none'}")
+    if arguments.markdown:
+        print(markdown(names))
+        return
     table = Table(box=None)
     for column in ("model", "task", "parameters"):
         table.add_column(column, no_wrap=True)
@@ -32,6 +38,16 @@ def main(argv: list[str]) -> None:
     for card in map(registry.card, names):
         table.add_row(card.name, card.task, f"{card.parameters / 1e6:.2f}M", escape(card.description))
     Console().print(table)
+
+
+def markdown(names: list[str]) -> str:
+    """The models' cards as a table for the README."""
+    rows = ["| model | task | parameters | GFLOPs a clip | published or measured | licence |", "|---|---|---|---|---|---|"]
+    for card in map(registry.card, names):
+        figures = ", ".join(f"{name} {value}" for name, value in card.metrics.items())
+        size, work = f"{card.parameters / 1e6:.2f}M", f"{card.flops / 1e9:.1f}"
+        rows.append(f"| `{card.name}` | {card.task} | {size} | {work} | {figures} | {card.licence} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

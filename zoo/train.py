@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from zoo import command_line, configs, registry, run_log
+from zoo import command_line, configs, hub, registry, run_log
 from zoo.configs import TrainConfig
 from zoo.data import loader, open_dataset
 from zoo.errors import UserError
@@ -58,6 +58,7 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "train")
+    hub.use_compilation_cache()
     config, folder = _resumed_run(arguments) if arguments.resume else _new_run(arguments)
     train(config, folder)
 

@@ -1,0 +1,91 @@
+"""Every registered architecture at a tiny size: shapes, one descent step, saved and restored."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from zoo import hub, registry
+
+# Options and the shapes of the inputs; an architecture without a row fails the first test.
+TINY = {
+    "cnn_2d": ({"num_classes": 5, "image_size": 16}, [(2, 16, 16, 3)]),
+    "cnn_lstm": ({"num_classes": 5, "frame_cnn": "cnn_2d", "hidden_features": 8}, [(2, 3, 16, 16, 3)]),
+    "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
+    "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
+    "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
+    "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),
+}
+
+
+def test_each_architecture_has_a_tiny_case():
+    assert sorted(TINY) == registry.architectures()
+
+
+@pytest.mark.parametrize("arch", sorted(TINY))
+def test_a_gradient_step_goes_down_and_weights_come_back(arch, tmp_path):
+    options, shapes = TINY[arch]
+    abstract = nnx.eval_shape(lambda: registry.create(arch, **options))
+    model = registry.create(arch, **options)
+    assert jax.tree.map(jnp.shape, hub.weights_of(abstract)) == jax.tree.map(jnp.shape, hub.weights_of(model))
+
+    inputs = [jax.random.uniform(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+    model.eval()
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    @jax.jit
+    def loss(params):
+        output = nnx.merge(graph, params, rest)(*inputs)
+        target = jnp.linspace(-1, 1, output.size).reshape(output.shape)
+        return jnp.mean((output - target) ** 2)
+
+    before, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    squared = sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients))
+    assert squared > 0
+    # A step small enough for the tangent to hold takes off about rate * |gradient|^2.
+    rate = 1e-3 * before / squared
+    after = loss(jax.tree.map(lambda p, g: p - rate * g, params, gradients))
+    np.testing.assert_allclose(before - after, rate * squared, rtol=0.2)
+
+    hub.save_weights(hub.weights_of(model), tmp_path / "weights")
+    restored = hub.restore_weights(abstract, tmp_path / "weights")
+    for ours, theirs in zip(
+        jax.tree.leaves(hub.weights_of(model)), jax.tree.leaves(hub.weights_of(restored)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def count(arch, **options):
+    model = nnx.eval_shape(lambda: registry.create(arch, **options))
+    return sum(value.size for value in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def test_the_document_s_networks_have_the_document_s_parameters():
+    # Keras counts 4 * ((1 + 64) * 64 + 64) for LSTM(64) on one feature, and 64 * 10 + 10 for Dense(10).
+    assert count("lstm") == 4 * ((1 + 64) * 64 + 64) + 64 * 10 + 10
+    convolutions = (3 * 9 * 32 + 32) + (32 * 9 * 64 + 64) + (64 * 9 * 128 + 128)
+    assert count("cnn_2d") == convolutions + 28 * 28 * 128 * 1000 + 1000
+
+
+def test_a_cnn_lstm_sees_the_order_of_frames_and_a_frame_cnn_does_not():
+    video = jax.random.uniform(jax.random.key(0), (1, 4, 16, 16, 3))
+    recurrent = registry.create("cnn_lstm", num_classes=3, frame_cnn="cnn_2d", hidden_features=8)
+    framewise = registry.create("cnn_2d", num_classes=3, image_size=16)
+    recurrent.eval()
+    assert np.abs(recurrent(video) - recurrent(video[:, ::-1])).max() > 1e-3
+    np.testing.assert_allclose(framewise(video), framewise(video[:, ::-1]), atol=1e-5)
+
+
+def test_video_gen_sees_motion_noise_level_and_class():
+    model = registry.create("video_gen", widths=(32, 32))
+    # Output layers start at zero; random ones show what reaches them.
+    for i, leaf in enumerate(jax.tree.leaves(nnx.state(model), is_leaf=lambda v: isinstance(v, nnx.Param))):
+        leaf.set_value(jax.random.normal(jax.random.key(i), leaf.shape) / np.sqrt(max(leaf.size // leaf.shape[-1], 1)))
+    x = jax.random.normal(jax.random.key(0), (1, 4, 16, 16, 1))
+    time, classes = jnp.full(1, 0.5), jax.nn.one_hot(jnp.array([3]), 10)
+    base = model(x, time, classes)
+    assert np.abs(model(x, time + 0.3, classes) - base).max() > 1e-3
+    assert np.abs(model(x, time, classes * 2) - base).max() > 1e-3
+    changed = model(x.at[0, 3].add(1.0), time, classes)
+    assert np.abs(changed[0, 0] - base[0, 0]).max() > 1e-4, "the last frame reaches the first"
