@@ -4,6 +4,7 @@ Convolution kernels lie as ours do; the leaves of batch normalisation are `[1, 1
 """
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             tree = _ArraysOnly(file).load()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    # A damaged pickle surfaces as whatever its instructions stumble on.
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} is no pickle of nested dicts of arrays: {error}") from error
-    arrays: dict[str, np.ndarray] = {}
-    _flatten(tree, "", arrays, path)
+    arrays = dict(_arrays_in(tree, "", path))
+    if not arrays:
+        raise UserError(f"{path} holds no arrays")
     return arrays
 
 
@@ -57,14 +58,28 @@ def convert(foreign: dict[str, np.ndarray], model: nnx.Module) -> dict[str, Any]
     return apply_table(TABLE, foreign, model)
 
 
-def _flatten(node: Any, name: str, arrays: dict[str, np.ndarray], path: str | Path) -> None:
+# What a pickle that was tampered with or cut short makes the unpickler and the stand-ins below stumble on.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+def _arrays_in(node: Any, name: str, path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(node, dict):
         for key, value in node.items():
-            _flatten(value, f"{name}/{key}" if name else str(key), arrays, path)
-    elif isinstance(node, _Array) and hasattr(node, "value"):
-        arrays[name] = node.value
+            yield from _arrays_in(value, f"{name}/{key}" if name else str(key), path)
+    elif isinstance(node, _Array):
+        yield name, node.value
     else:
-        raise UserError(f"{path} holds {name or 'at the top'} a {type(node).__name__} instead of an array")
+        raise UserError(f"{path} holds {name + ', ' if name else ''}a {type(node).__name__} instead of an array")
 
 
 class _Dtype:
@@ -81,6 +96,8 @@ class _Dtype:
 
 class _Array:
     """Stands in for numpy.ndarray: an array is made from the bytes alone, none of numpy's own unpickling runs."""
+
+    value = np.zeros(0)
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran_order, data = state
