@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.data.sampling import clip_times, clips_to_cover
@@ -21,6 +21,7 @@ def _quiet_times(duration, **sampling):
         return clip_times(duration, **sampling)
 
 
+@settings(deadline=None)
 @given(**_sampling)
 def test_times_are_rising_within_the_video_and_on_the_grid(duration, num_frames, frame_rate, num_clips):
     times = _quiet_times(duration, num_frames=num_frames, frame_rate=frame_rate, num_clips=num_clips)
@@ -33,6 +34,7 @@ def test_times_are_rising_within_the_video_and_on_the_grid(duration, num_frames,
     np.testing.assert_allclose(times * frame_rate, np.round(times * frame_rate), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(**_sampling)
 def test_windows_are_whole_where_they_fit_and_evenly_spread(duration, num_frames, frame_rate, num_clips):
     times = _quiet_times(duration, num_frames=num_frames, frame_rate=frame_rate, num_clips=num_clips)
@@ -89,6 +91,7 @@ def test_a_video_at_the_sampling_rate_has_as_many_samples_as_frames(samples, fra
         assert clips_to_cover(duration, num_frames=samples, frame_rate=frame_rate) == 1
 
 
+@settings(deadline=None)
 @given(duration=_sampling["duration"], num_frames=_sampling["num_frames"], frame_rate=_sampling["frame_rate"])
 def test_clips_to_cover_is_the_least_number_that_leaves_nothing_out(duration, num_frames, frame_rate):
     sampling = {"num_frames": num_frames, "frame_rate": frame_rate}
