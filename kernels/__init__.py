@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import jax
 
-from zoo.kernels import dispatch
-from zoo.kernels.reference import Padding
+from . import dispatch
+from .reference import Padding
 
-__all__ = ["avg_pool", "conv", "conv_lstm", "depthwise_conv", "max_pool"]
+__all__ = ["Padding", "avg_pool", "conv", "conv_lstm", "depthwise_conv", "max_pool"]
 
 
 def _per_axis(value: int | Sequence[int], axes: int, what: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from zoo.kernels import reference
+from . import reference
 
 IMPLEMENTATIONS: dict[str, dict[str, Callable]] = {
     "conv": {"xla": reference.conv},

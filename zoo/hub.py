@@ -15,7 +15,6 @@ import hashlib
 import importlib
 import json
 import os
-import re
 import shutil
 import uuid
 import warnings

@@ -42,7 +42,10 @@ def main(argv: list[str]) -> None:
 
 def markdown(names: list[str]) -> str:
     """The models' cards as a table for the README."""
-    rows = ["| model | task | parameters | GFLOPs a clip | published or measured | licence |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| model | task | parameters | GFLOPs a clip | published or measured | licence |",
+        "|---|---|---|---|---|---|",
+    ]
     for card in map(registry.card, names):
         figures = ", ".join(f"{name} {value}" for name, value in card.metrics.items())
         size, work = f"{card.parameters / 1e6:.2f}M", f"{card.flops / 1e9:.1f}"

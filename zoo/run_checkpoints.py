@@ -21,7 +21,7 @@ class RunCheckpoints:
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
-        policy = ocp.training.preservation_policies.LatestN(_KEPT)
+        policy: Any = ocp.training.preservation_policies.LatestN(_KEPT)
         self.checkpointer = ocp.training.Checkpointer(
             str(self.folder), preservation_policy=policy, cleanup_tmp_directories=True
         )
@@ -57,8 +57,8 @@ class RunCheckpoints:
             for name, value in _by_path(state).items()
         }
         loaded = self.checkpointer.load(latest.step, abstract)
-        loader_state = self.checkpointer.metadata(latest.step).custom_metadata["loader"]
-        return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), loader_state
+        metadata: Any = self.checkpointer.metadata(latest.step).custom_metadata
+        return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), metadata["loader"]
 
     @contextlib.contextmanager
     def _told_plainly(self) -> Iterator[None]:

@@ -59,7 +59,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "train")
     hub.use_compilation_cache()
-    config, folder = _resumed_run(arguments) if arguments.resume else _new_run(arguments)
+    config, folder = _resumed_run(arguments, arguments.resume) if arguments.resume else _new_run(arguments)
     train(config, folder)
 
 
@@ -308,8 +308,7 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
 _FLAGS = {"dataset", "steps", "batch_size", "learning_rate", "compute_dtype", "seed"}
 
 
-def _resumed_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
-    folder = arguments.resume
+def _resumed_run(arguments: Arguments, folder: Path) -> tuple[TrainConfig, Path]:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")

@@ -40,13 +40,13 @@ def test_items_depend_on_seed_split_and_index_alone():
 
 def test_a_clip_shows_its_digits_moving_and_whole():
     source = MovingDigits("test", num_frames=12, max_digits=1)
-    images, labels = handwritten_digits("test", 14)
+    images, labels = handwritten_digits("test", 16)
     for index in range(20):
         item = source[index]
         (digit,) = np.flatnonzero(item["classes"])
         ink = item["video"].reshape(12, -1).sum(-1, dtype=int)
         assert len(set(ink)) == 1, "one digit never leaves the frame"
-        assert ink[0] in images[labels == digit].reshape(-1, 196).sum(-1, dtype=int)
+        assert ink[0] in images[labels == digit].reshape(-1, 256).sum(-1, dtype=int)
         assert any((a != b).any() for a, b in zip(item["video"], item["video"][1:], strict=False))
 
 

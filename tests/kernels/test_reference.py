@@ -92,7 +92,9 @@ def test_depthwise_conv_keeps_channels_apart(case):
 def test_pooling_does_not_count_padding(case):
     # Padding beyond the window would leave windows that hold nothing at all.
     if not isinstance(case["padding"], str):
-        case["padding"] = tuple((min(a, k - 1), min(b, k - 1)) for (a, b), k in zip(*map(case.get, ("padding", "window"))))
+        case["padding"] = tuple(
+            (min(a, k - 1), min(b, k - 1)) for (a, b), k in zip(case["padding"], case["window"], strict=True)
+        )
     x = random_input(case, 2) - 5  # below zero throughout: zero padding would win the maximum
     ones = (1,) * len(case["window"])
     options = {name: case[name] for name in ("window", "strides", "padding")}

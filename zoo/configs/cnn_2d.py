@@ -1,6 +1,6 @@
 """Conv32-pool-Conv64-pool-Conv128-pool-Dense on handwritten digits, drawn at 64x64x3.
 
-    python -m zoo.train --model cnn_2d
+python -m zoo.train --model cnn_2d
 """
 
 from zoo.configs import TrainConfig

@@ -1,6 +1,6 @@
 """LSTM(64) that reads handwritten digits row by row.
 
-    python -m zoo.train --model lstm
+python -m zoo.train --model lstm
 """
 
 from zoo.configs import TrainConfig

@@ -21,8 +21,8 @@ class TensorFlowDataset:
         import tensorflow_datasets as tfds
 
         try:
-            builder = tfds.builder(name)
-        except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+            builder: Any = tfds.builder(name)
+        except (tfds.core.DatasetNotFoundError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"tensorflow-datasets has no {name!r}: {reason}") from error
         features = builder.info.features
@@ -36,7 +36,7 @@ class TensorFlowDataset:
             raise UserError(f"preparing tfds:{name} needs TensorFlow: install jax-video-zoo[tensorflow]") from error
         except OSError as error:
             raise UserError(f"tfds:{name} cannot be fetched or prepared: {str(error).splitlines()[0]}") from error
-        self.items: Any = builder.as_data_source(split=split)
+        self.items = builder.as_data_source(split=split)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -48,4 +48,7 @@ class TensorFlowDataset:
         image = Image.fromarray(item["image"].squeeze(-1) if item["image"].shape[-1] == 1 else item["image"])
         image = image.convert("L" if self.channels == 1 else "RGB")
         pixels = np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
-        return {"image": pixels.reshape(self.size, self.size, self.channels), "label": np.int32(item["label"])}
+        return {
+            "image": pixels.reshape(self.size, self.size, self.channels),
+            "label": np.asarray(item["label"], np.int32),
+        }

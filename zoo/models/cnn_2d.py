@@ -39,14 +39,14 @@ class CNN2D(nnx.Module):
         return self.frame_features(x).mean(1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.head is None:
+            raise ValueError("this cnn_2d was made without classes (num_classes=None); call frame_features")
         maps = self._feature_map(x)
         logits = self.head(maps.reshape(*maps.shape[:-3], -1))
         return logits.mean(1) if x.ndim == 5 else logits
 
 
 @register_model
-def cnn_2d(
-    *, num_classes: int | None = 1000, image_size: int = 224, channels: int = 3, rngs: nnx.Rngs
-) -> CNN2D:
+def cnn_2d(*, num_classes: int | None = 1000, image_size: int = 224, channels: int = 3, rngs: nnx.Rngs) -> CNN2D:
     """Conv32-pool-Conv64-pool-Conv128-pool-Dense1000 on 224x224x3."""
     return CNN2D(num_classes, image_size, channels, rngs=rngs)

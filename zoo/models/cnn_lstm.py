@@ -6,8 +6,8 @@ After Donahue et al. 2015, "Long-term Recurrent Convolutional Networks", arXiv:1
 import jax
 from flax import nnx
 
-from zoo.models.cnn_2d import cnn_2d
-from zoo.models.efficientnet_lite import efficientnet_lite0
+from zoo.models.cnn_2d import CNN2D, cnn_2d
+from zoo.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
 from zoo.models.lstm import LSTM
 from zoo.registry import register_model, unknown
 
@@ -20,7 +20,15 @@ class CNNLSTM(nnx.Module):
     Call with `[B, T, H, W, 3]` float, preprocessed as the frame CNN expects; returns logits `[B, num_classes]`.
     """
 
-    def __init__(self, frame_cnn: nnx.Module, hidden_features: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        frame_cnn: CNN2D | EfficientNetLite0,
+        hidden_features: int,
+        num_classes: int,
+        dropout: float,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.frame_cnn = frame_cnn
         self.sequence = LSTM(frame_cnn.frame_feature_size, hidden_features, num_classes, dropout, rngs=rngs)
 

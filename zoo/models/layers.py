@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zoo import kernels
-from zoo.kernels.reference import Padding
 
 avg_pool = kernels.avg_pool
 max_pool = kernels.max_pool
@@ -29,7 +28,7 @@ class Conv(nnx.Module):
         window: Sequence[int],
         *,
         strides: int | Sequence[int] = 1,
-        padding: Padding = "SAME",
+        padding: kernels.Padding = "SAME",
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         use_bias: bool = True,
@@ -62,7 +61,7 @@ class DepthwiseConv(nnx.Module):
         window: Sequence[int],
         *,
         strides: int | Sequence[int] = 1,
-        padding: Padding = "SAME",
+        padding: kernels.Padding = "SAME",
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(_HE_NORMAL(rngs.params(), (*window, 1, features), jnp.float32))

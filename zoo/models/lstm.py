@@ -20,7 +20,8 @@ class LSTM(nnx.Module):
 
     def features(self, x: jax.Array) -> jax.Array:
         """The last hidden state `[B, hidden_features]`."""
-        return self.recurrent(x.reshape(*x.shape[:2], -1))[:, -1]
+        hidden: jax.Array = self.recurrent(x.reshape(*x.shape[:2], -1))  # pyright: ignore[reportAssignmentType]
+        return hidden[:, -1]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.head(self.dropout(self.features(x)))

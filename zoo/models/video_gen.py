@@ -1,8 +1,8 @@
 """A space-time U-Net that denoises clips: the network of the flow-matching generator.
 
 Convolutions mix neighbours, in space and in time; at the coarsest level attention runs over all of space-time at once
-(compare Ho et al. 2022, "Video Diffusion Models", arXiv:2204.03458). Noise level and classes reach every block as a scale
-and shift of its normalised activations.
+(compare Ho et al. 2022, "Video Diffusion Models", arXiv:2204.03458). Noise level and classes reach every block as a
+scale and shift of its normalised activations.
 """
 
 from collections.abc import Sequence
@@ -146,7 +146,7 @@ class VideoGen(nnx.Module):
 
 @register_model
 def video_gen(
-    *, channels: int = 1, num_classes: int = 10, patch: int = 2, widths: Sequence[int] = (64, 128, 192), rngs: nnx.Rngs
+    *, channels: int = 1, num_classes: int = 10, patch: int = 4, widths: Sequence[int] = (128, 224), rngs: nnx.Rngs
 ) -> VideoGen:
     """The flow-matching generator's space-time U-Net; the defaults fit 8x32x32 clips of moving digits."""
     return VideoGen(channels, num_classes, patch, tuple(widths), rngs=rngs)

@@ -4,16 +4,17 @@ A task has `loss(model, batch, key)`, `evaluate(model, batch, key)` and `show(mo
 are pure functions under `jax.jit`; `show` writes pictures and clips for people to look at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from flax import nnx
 
 from zoo.tasks.classification import Classification
 from zoo.tasks.generation import FlowMatching
 
-Batch = dict[str, jax.Array]
+type Batch = Mapping[str, jax.Array | np.ndarray]
 
 
 class Task(Protocol):
