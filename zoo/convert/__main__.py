@@ -34,7 +34,9 @@ def main(argv: list[str]) -> None:
     model = nnx.eval_shape(lambda: registry.create(arguments.to))
     # A layout has the name of the file in zoo.models that its network is written in.
     layout = type(model).__module__.rpartition(".")[-1]
-    layouts, networks = ({file.name for file in pkgutil.iter_modules(package.__path__)} for package in (convert, models))
+    layouts, networks = (
+        {file.name for file in pkgutil.iter_modules(package.__path__)} for package in (convert, models)
+    )
     if layout not in layouts & networks:
         known = ", ".join(sorted(layouts & networks))
         raise UserError(f"no foreign weights for {arguments.to} can be read; there are converters for {known}")
