@@ -119,7 +119,7 @@ def train(config: TrainConfig, folder: Path) -> State:
                 averaged.eval()
                 shown = task.show(averaged, folder, step, jax.random.key(config.seed))
                 run_log.draw_curves(folder)
-                clock = time.monotonic()
+                clock, frames = time.monotonic(), 0
         checkpoints.wait()
         for path in [*shown, folder / "curves.png", folder / "checkpoints"]:
             log.say(f"wrote {path}")
@@ -210,7 +210,7 @@ def make_train_step(config: TrainConfig, task: Task, optimizer: Any, graph: nnx.
             "optimizer": optimizer_state,
             "step": step,
         }
-        return new_state, {"loss": value, **figures, "gradient_norm": optax.global_norm(gradients)}
+        return new_state, {"loss": value, **figures, "gradient_norm": optax.tree.norm(gradients)}
 
     return train_step
 

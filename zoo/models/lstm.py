@@ -1,6 +1,9 @@
 """The LSTM classifier of the introduction to deep learning for video: LSTM(64), dropout, Dense."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from zoo.registry import register_model
@@ -14,13 +17,16 @@ class LSTM(nnx.Module):
     """
 
     def __init__(self, in_features: int, hidden_features: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
-        self.recurrent = nnx.RNN(nnx.OptimizedLSTMCell(in_features, hidden_features, rngs=rngs), rngs=rngs)
+        self.hidden_features = hidden_features
+        self.recurrent = nnx.RNN(nnx.OptimizedLSTMCell(in_features, hidden_features, rngs=rngs))
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(hidden_features, num_classes, rngs=rngs)
 
     def features(self, x: jax.Array) -> jax.Array:
         """The last hidden state `[B, hidden_features]`."""
-        hidden: jax.Array = self.recurrent(x.reshape(*x.shape[:2], -1))  # pyright: ignore[reportAssignmentType]
+        # Left to itself, RNN would draw a random key for the zeros it starts from.
+        zeros = jnp.zeros((len(x), self.hidden_features), x.dtype)
+        hidden: Any = self.recurrent(x.reshape(*x.shape[:2], -1), initial_carry=(zeros, zeros))
         return hidden[:, -1]
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,0 +1,72 @@
+"""What the README shows is true: its examples run, its table is made from the cards, its pictures are there."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo import list as list_command
+from zoo import registry
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_model_table_is_made_from_the_cards():
+    assert list_command.markdown(registry.list_models()) in README
+
+
+def test_every_linked_file_is_there():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_trainable_model_is_in_the_training_table():
+    from zoo import configs
+
+    for model in configs.trainable():
+        assert f"--model {model}`" in README
+
+
+def test_the_short_python_example_runs():
+    (example,) = [block for block in blocks("python") if "list_models" in block]
+    exec(compile(example, "README.md", "exec"), {})
+
+
+def real_clips(tmp_path: Path) -> Path:
+    folder = Path(os.environ["ZOO_REAL_CLIPS"])
+    shutil.copy(folder / "cup.mp4", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_long_python_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(real_clips(tmp_path))
+    (example,) = [block for block in blocks("python") if "cup.mp4" in block]
+    shown: dict = {}
+    exec(compile(example, "README.md", "exec"), shown)
+    assert shown["clips"].shape[1:] == (64, 224, 224, 3)
+    assert shown["predictor"].embed("cup.mp4").shape == (1024,)
+
+
+@pytest.mark.slow
+def test_the_console_examples_run(tmp_path):
+    commands = [line.removeprefix("$ uv run ") for line in "".join(blocks("console")).splitlines()]
+    ours = [shlex.split(line) for line in commands if line.startswith("zoo ") and not line.startswith("zoo train")]
+    assert len(ours) == 3
+    for _, *words in ours:
+        done = subprocess.run(
+            [sys.executable, "-m", "zoo", *words], cwd=real_clips(tmp_path), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
