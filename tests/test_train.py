@@ -115,7 +115,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     # The run moves onto a file system that has room for it and for half a checkpoint more.
     script = (
         f'mount -t tmpfs -o size={size * 5 // 4 // 4096 * 4096} tmpfs "$0" && cp -r "$1"/. "$0" && shift && '
-        '"$@"; code=$?; find "$0"/checkpoints -maxdepth 1 -name "[0-9]*"; exit $code'
+        '"$@"; code=$?; ls "$0"/checkpoints; exit $code'
     )
     place = tmp_path / "small"
     place.mkdir()
@@ -128,7 +128,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     assert "No space left on device" in done.stderr
     assert "the checkpoint of step 4 stays" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.split() == [str(place / "checkpoints" / "4")]
+    # What was begun has a name of its own, which no restore looks at and the next run clears away.
+    assert [name for name in done.stdout.split() if "tmp" not in name] == ["4"]
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
@@ -144,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
     ("arguments", "words"),
     [
         (["--model", "video_gan"], "no model to train is called 'video_gan'; did you mean video_gen?"),
-        (["--model", "lstm", "--dataset", "digit"], "no data set is called 'digit'; did you mean digits?"),
+        (["--model", "lstm", "--dataset", "digit"], "no data set is called 'digit'; did you mean digits or moving_digits?"),
         (["--model", "lstm", "--dataset", "moving_digits"], "data set moving_digits does not fit this experiment"),
         (["--model", "lstm", "--preset", "huge"], "lstm has no preset 'huge'; it has default"),
         (["--model", "lstm", "--steps", "0"], "steps is 0; it must be above 0"),
@@ -156,7 +157,7 @@ def test_a_wrong_request_is_told(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words.replace("?", r"\?")):
         train.main(arguments)
-    assert not any(tmp_path.rglob("checkpoints"))
+    assert not any(tmp_path.iterdir()), "a run that never began leaves nothing"
 
 
 def test_a_run_is_resumed_as_what_it_is(tmp_path):

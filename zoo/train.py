@@ -35,7 +35,7 @@ class Arguments:
     """Trains a model and shows how it learns."""
 
     model: str
-    """What to train: cnn_2d, cnn_lstm, lstm, video_gen."""
+    """What to train: cnn_2d, lstm, video_gen."""
     preset: str = "default"
     """A preset of the model's experiment in zoo/configs."""
     dataset: str | None = None
@@ -81,6 +81,7 @@ def train(config: TrainConfig, folder: Path) -> State:
     train_step = make_train_step(config, task, optimizer, graph, random)
     evaluate_step = make_evaluate_step(task, graph, random)
 
+    _make_folder(config, folder)
     checkpoints = RunCheckpoints(folder / "checkpoints")
     state, loader_state = checkpoints.restore(state)
     if loader_state is not None:
@@ -296,13 +297,19 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     config.check()
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = arguments.runs / f"{config.model}-{config.dataset.replace(':', '-').replace('/', '-')}-{started}"
+    return config, folder
+
+
+def _make_folder(config: TrainConfig, folder: Path) -> None:
+    """Makes a new run's folder, once all else that may fail at the start has not; a resumed run has one."""
+    if (folder / "config.json").exists():
+        return
     try:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     except OSError as error:
         reason = f"cannot make the run's folder {folder}: {error.strerror}"
         raise UserError(f"{reason}; choose another place with --runs") from error
-    return config, folder
 
 
 _FLAGS = {"dataset", "steps", "batch_size", "learning_rate", "compute_dtype", "seed"}
