@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
-from tests import tiny
+# Every call of these in any test is held to the shapes that its signature states.
+install_import_hook(["zoo.models", "zoo.tasks"], "beartype.beartype")
+
+from tests import tiny  # noqa: E402
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -90,3 +91,9 @@ def test_video_gen_sees_motion_noise_level_and_class():
     assert np.abs(model(x, time, classes * 2) - base).max() > 1e-3
     changed = model(x.at[0, 3].add(1.0), time, classes)
     assert np.abs(changed[0, 0] - base[0, 0]).max() > 1e-4, "the last frame reaches the first"
+
+
+def test_signatures_are_held_to_their_shapes():
+    model = registry.create("video_gen", widths=(32, 32))
+    with pytest.raises(jaxtyping.TypeCheckError, match="time"):
+        model(jnp.zeros((2, 4, 16, 16, 1)), jnp.zeros(3), jnp.zeros((2, 10)))

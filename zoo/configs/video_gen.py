@@ -23,7 +23,7 @@ def _moving_digits(num_frames: int, size: int, **changes) -> TrainConfig:
 PRESETS = {
     # On a CPU small batches and many updates learn more in ten minutes than the reverse.
     "default": _moving_digits(
-        8, 32, steps=850, batch_size=8, ema_decay=0.995, evaluate_every=425, evaluation_items=128
+        8, 32, steps=750, batch_size=8, ema_decay=0.995, evaluate_every=375, evaluation_items=128
     ),
     "full": _moving_digits(
         16,

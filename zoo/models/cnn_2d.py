@@ -4,6 +4,7 @@ import itertools
 
 import jax
 from flax import nnx
+from jaxtyping import Float
 
 from zoo.models.layers import Conv, max_pool
 from zoo.registry import register_model
@@ -30,15 +31,17 @@ class CNN2D(nnx.Module):
             x = max_pool(jax.nn.relu(conv(x)), window=(2, 2))
         return x
 
-    def frame_features(self, x: jax.Array) -> jax.Array:
+    def frame_features(
+        self, x: Float[jax.Array, "*batch height width channels"]
+    ) -> Float[jax.Array, "*batch features"]:
         """`[..., H, W, channels]` to `[..., 128]`: the last feature map, averaged over space."""
         return self._feature_map(x).mean((-3, -2))
 
-    def features(self, x: jax.Array) -> jax.Array:
+    def features(self, x: Float[jax.Array, "batch time height width channels"]) -> Float[jax.Array, "batch features"]:
         """`[B, T, H, W, channels]` to `[B, 128]`: frame features averaged over time."""
         return self.frame_features(x).mean(1)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "batch *time height width channels"]) -> Float[jax.Array, "batch classes"]:
         if self.head is None:
             raise ValueError("this cnn_2d was made without classes (num_classes=None); call frame_features")
         maps = self._feature_map(x)

@@ -5,6 +5,7 @@ After Donahue et al. 2015, "Long-term Recurrent Convolutional Networks", arXiv:1
 
 import jax
 from flax import nnx
+from jaxtyping import Float
 
 from zoo.models.cnn_2d import CNN2D, cnn_2d
 from zoo.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
@@ -32,11 +33,11 @@ class CNNLSTM(nnx.Module):
         self.frame_cnn = frame_cnn
         self.sequence = LSTM(frame_cnn.frame_feature_size, hidden_features, num_classes, dropout, rngs=rngs)
 
-    def features(self, x: jax.Array) -> jax.Array:
+    def features(self, x: Float[jax.Array, "batch time height width channels"]) -> Float[jax.Array, "batch hidden"]:
         """The LSTM's last hidden state `[B, hidden_features]`."""
         return self.sequence.features(self.frame_cnn.frame_features(x))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "batch time height width channels"]) -> Float[jax.Array, "batch classes"]:
         return self.sequence(self.frame_cnn.frame_features(x))
 
 

@@ -6,6 +6,7 @@ variants (2020) drop squeeze-and-excitation and take ReLU6 for swish, so that th
 
 import jax
 from flax import nnx
+from jaxtyping import Float
 
 from zoo.models.layers import Conv, DepthwiseConv
 from zoo.registry import register_model
@@ -103,19 +104,19 @@ class EfficientNetLite0(nnx.Module):
         self.dropout = nnx.Dropout(DROPOUT, rngs=rngs)
         self.classifier = None if num_classes is None else nnx.Linear(HEAD_FEATURES, num_classes, rngs=rngs)
 
-    def frame_features(self, x: jax.Array) -> jax.Array:
+    def frame_features(self, x: Float[jax.Array, "*batch height width 3"]) -> Float[jax.Array, "*batch features"]:
         """`[..., 1280]` of images `[..., H, W, 3]`: the last activations, averaged over the image."""
         x = jax.nn.relu6(self.stem(x))
         for block in self.blocks:
             x = block(x)
         return jax.nn.relu6(self.head(x)).mean(axis=(-3, -2))
 
-    def features(self, x: jax.Array) -> jax.Array:
+    def features(self, x: Float[jax.Array, "batch *time height width 3"]) -> Float[jax.Array, "batch features"]:
         """`[B, 1280]` of images `[B, H, W, 3]`, or of video `[B, T, H, W, 3]`, averaged over its frames."""
         frames = self.frame_features(x)
         return frames.mean(axis=1) if x.ndim == 5 else frames
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "batch *time height width 3"]) -> Float[jax.Array, "batch classes"]:
         """Logits `[B, num_classes]` of what `features` takes; for video, the average of the frames' logits.
 
         The classifier is linear: averaging its inputs averages its logits.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
 from zoo.models.layers import Conv
 from zoo.registry import register_model
@@ -29,7 +30,9 @@ class Modulation(nnx.Module):
         self.norm = nnx.RMSNorm(features, rngs=rngs)
         self.project = nnx.Linear(condition, 2 * features, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[jax.Array, "batch time height width channels"], condition: Float[jax.Array, "batch condition"]
+    ) -> Float[jax.Array, "batch time height width features"]:
         """x `[B, T, H, W, C]`, condition `[B, D]`."""
         scale, shift = jnp.split(self.project(condition)[:, None, None, None], 2, -1)
         return self.norm(x) * (1 + scale) + shift
@@ -45,7 +48,9 @@ class ConvBlock(nnx.Module):
         self.conv_out = Conv(features, features, (3, 1, 1), kernel_init=nnx.initializers.zeros, rngs=rngs)
         self.shortcut = nnx.Linear(in_features, features, rngs=rngs) if in_features != features else None
 
-    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[jax.Array, "batch time height width channels"], condition: Float[jax.Array, "batch condition"]
+    ) -> Float[jax.Array, "batch time height width features"]:
         y = self.conv_in(nnx.silu(self.first(x, condition)))
         y = self.conv_out(nnx.silu(self.second(y, condition)))
         return (x if self.shortcut is None else self.shortcut(x)) + y
@@ -78,7 +83,9 @@ class AttentionBlock(nnx.Module):
         self.expand = nnx.Linear(features, 3 * features, rngs=rngs)
         self.contract = nnx.Linear(3 * features, features, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[jax.Array, "batch time height width channels"], condition: Float[jax.Array, "batch condition"]
+    ) -> Float[jax.Array, "batch time height width features"]:
         b, t, h, w, c = x.shape
         place = jnp.stack(jnp.meshgrid(*map(jnp.arange, (t, h, w)), indexing="ij"), -1).astype(jnp.float32)
         # A third of the channels, in whole sine-cosine pairs, for each of time, height and width.
@@ -120,7 +127,12 @@ class VideoGen(nnx.Module):
         self.last = Modulation(widths[0], condition, rngs=rngs)
         self.head = Conv(widths[0], channels * patch**2, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, x: jax.Array, time: jax.Array, classes: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[jax.Array, "batch time height width channels"],
+        time: Float[jax.Array, "batch"],
+        classes: Float[jax.Array, "batch classes"],
+    ) -> Float[jax.Array, "batch time height width channels"]:
         condition = self.time_out(nnx.silu(self.time_in(sinusoids(time * 1000, 64, 10_000.0))))
         condition = nnx.silu(condition + self.class_in(classes))
         b, t, h, w, _ = x.shape

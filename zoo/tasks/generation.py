@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Float
 
 from zoo.data import encode
 from zoo.tasks.classification import to_float
@@ -28,8 +29,13 @@ def _broadcast(time: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def flow_matching_error(
-    denoise: Denoiser, x: jax.Array, classes: jax.Array, noise: jax.Array, time: jax.Array, weight_limit: float
-) -> jax.Array:
+    denoise: Denoiser,
+    x: Float[jax.Array, "batch *clip"],
+    classes: Float[jax.Array, "batch classes"],
+    noise: Float[jax.Array, "batch *clip"],
+    time: Float[jax.Array, "batch"],
+    weight_limit: float,
+) -> Float[jax.Array, "batch"]:
     """Squared error of the predicted clean clip, mean over a clip and weighted by its time: `[B]`.
 
     The velocity's error is the clip's divided by 1 - t. Its square would drown coarse structure in the last, almost
@@ -56,7 +62,12 @@ def guided(denoise: Denoiser, guidance: float) -> Denoiser:
     return denoise_guided
 
 
-def sample(denoise: Denoiser, noise: jax.Array, classes: jax.Array, num_steps: int) -> jax.Array:
+def sample(
+    denoise: Denoiser,
+    noise: Float[jax.Array, "batch *clip"],
+    classes: Float[jax.Array, "batch classes"],
+    num_steps: int,
+) -> Float[jax.Array, "batch *clip"]:
     """Follows the flow from noise at t = 0 to data at t = 1: Heun's method, the last step Euler.
 
     All steps run in one device loop. Heun's corrector would divide by 1 - t = 0 at the end, where Euler's step is the
