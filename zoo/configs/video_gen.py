@@ -2,6 +2,14 @@
 
 python -m zoo.train --model video_gen
 python -m zoo.train --model video_gen --preset full
+
+The default takes 8 min 47 s on two CPU cores, making the environment and compiling included, and ends at a test loss of
+0.108. Most single digits are recognised at once, two that overlap often not. `full` is for an accelerator and was not
+run.
+
+Seen on the way, same budget: noise levels drawn around sigmoid(-0.6) give clips that move smoothly but turn from one
+digit into another, those around sigmoid(-1.4) mostly keep their digit; without convolutions in time every frame shows
+another digit.
 """
 
 from zoo.configs import TrainConfig
