@@ -7,9 +7,8 @@ The default takes 8 min 47 s on two CPU cores, making the environment and compil
 0.108. Most single digits are recognised at once, two that overlap often not. `full` is for an accelerator and was not
 run.
 
-Seen on the way, same budget: noise levels drawn around sigmoid(-0.6) give clips that move smoothly but turn from one
-digit into another, those around sigmoid(-1.4) mostly keep their digit; without convolutions in time every frame shows
-another digit.
+Seen on the way: noise levels drawn around sigmoid(-0.6) gave clips that move smoothly but turn from one digit into
+another, those around sigmoid(-1.4), all else equal, mostly keep their digit.
 """
 
 from zoo.configs import TrainConfig
@@ -29,7 +28,6 @@ def _moving_digits(num_frames: int, size: int, **changes) -> TrainConfig:
 
 
 PRESETS = {
-    # On a CPU small batches and many updates learn more in ten minutes than the reverse.
     "default": _moving_digits(
         8, 32, steps=750, batch_size=8, ema_decay=0.995, evaluate_every=375, evaluation_items=128
     ),

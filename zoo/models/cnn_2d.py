@@ -1,6 +1,7 @@
 """The frame CNN of the introduction to deep learning for video: Conv32-pool-Conv64-pool-Conv128-pool-Dense."""
 
 import itertools
+from typing import Any
 
 import jax
 from flax import nnx
@@ -31,17 +32,15 @@ class CNN2D(nnx.Module):
             x = max_pool(jax.nn.relu(conv(x)), window=(2, 2))
         return x
 
-    def frame_features(
-        self, x: Float[jax.Array, "*batch height width channels"]
-    ) -> Float[jax.Array, "*batch features"]:
+    def frame_features(self, x: Float[Any, "*batch height width channels"]) -> Float[jax.Array, "*batch features"]:
         """`[..., H, W, channels]` to `[..., 128]`: the last feature map, averaged over space."""
         return self._feature_map(x).mean((-3, -2))
 
-    def features(self, x: Float[jax.Array, "batch time height width channels"]) -> Float[jax.Array, "batch features"]:
+    def features(self, x: Float[Any, "batch time height width channels"]) -> Float[jax.Array, "batch features"]:
         """`[B, T, H, W, channels]` to `[B, 128]`: frame features averaged over time."""
         return self.frame_features(x).mean(1)
 
-    def __call__(self, x: Float[jax.Array, "batch *time height width channels"]) -> Float[jax.Array, "batch classes"]:
+    def __call__(self, x: Float[Any, "batch *time height width channels"]) -> Float[jax.Array, "batch classes"]:
         if self.head is None:
             raise ValueError("this cnn_2d was made without classes (num_classes=None); call frame_features")
         maps = self._feature_map(x)

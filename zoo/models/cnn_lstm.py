@@ -3,6 +3,8 @@
 After Donahue et al. 2015, "Long-term Recurrent Convolutional Networks", arXiv:1411.4389.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jaxtyping import Float
@@ -33,11 +35,11 @@ class CNNLSTM(nnx.Module):
         self.frame_cnn = frame_cnn
         self.sequence = LSTM(frame_cnn.frame_feature_size, hidden_features, num_classes, dropout, rngs=rngs)
 
-    def features(self, x: Float[jax.Array, "batch time height width channels"]) -> Float[jax.Array, "batch hidden"]:
+    def features(self, x: Float[Any, "batch time height width channels"]) -> Float[jax.Array, "batch hidden"]:
         """The LSTM's last hidden state `[B, hidden_features]`."""
         return self.sequence.features(self.frame_cnn.frame_features(x))
 
-    def __call__(self, x: Float[jax.Array, "batch time height width channels"]) -> Float[jax.Array, "batch classes"]:
+    def __call__(self, x: Float[Any, "batch time height width channels"]) -> Float[jax.Array, "batch classes"]:
         return self.sequence(self.frame_cnn.frame_features(x))
 
 

@@ -4,6 +4,8 @@ Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neura
 variants (2020) drop squeeze-and-excitation and take ReLU6 for swish, so that they quantise well.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jaxtyping import Float
@@ -104,19 +106,19 @@ class EfficientNetLite0(nnx.Module):
         self.dropout = nnx.Dropout(DROPOUT, rngs=rngs)
         self.classifier = None if num_classes is None else nnx.Linear(HEAD_FEATURES, num_classes, rngs=rngs)
 
-    def frame_features(self, x: Float[jax.Array, "*batch height width 3"]) -> Float[jax.Array, "*batch features"]:
+    def frame_features(self, x: Float[Any, "*batch height width 3"]) -> Float[jax.Array, "*batch features"]:
         """`[..., 1280]` of images `[..., H, W, 3]`: the last activations, averaged over the image."""
         x = jax.nn.relu6(self.stem(x))
         for block in self.blocks:
             x = block(x)
         return jax.nn.relu6(self.head(x)).mean(axis=(-3, -2))
 
-    def features(self, x: Float[jax.Array, "batch *time height width 3"]) -> Float[jax.Array, "batch features"]:
+    def features(self, x: Float[Any, "batch *time height width 3"]) -> Float[jax.Array, "batch features"]:
         """`[B, 1280]` of images `[B, H, W, 3]`, or of video `[B, T, H, W, 3]`, averaged over its frames."""
         frames = self.frame_features(x)
         return frames.mean(axis=1) if x.ndim == 5 else frames
 
-    def __call__(self, x: Float[jax.Array, "batch *time height width 3"]) -> Float[jax.Array, "batch classes"]:
+    def __call__(self, x: Float[Any, "batch *time height width 3"]) -> Float[jax.Array, "batch classes"]:
         """Logits `[B, num_classes]` of what `features` takes; for video, the average of the frames' logits.
 
         The classifier is linear: averaging its inputs averages its logits.

@@ -3,6 +3,8 @@
 Carreira and Zisserman 2017, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", arXiv:1705.07750.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -93,11 +95,11 @@ class I3D(nnx.Module):
         window = [min(size, there) for size, there in zip((2, 7, 7), x.shape[1:4], strict=True)]
         return avg_pool(x, window=window, strides=1)
 
-    def features(self, x: Float[jax.Array, "batch time height width 3"]) -> Float[jax.Array, "batch 1024"]:
+    def features(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch 1024"]:
         """`[B, 1024]`: the pooled activations before the classifier, averaged over time, for clips as in the call."""
         return self.pooled(x).mean(axis=(1, 2, 3))
 
-    def __call__(self, x: Float[jax.Array, "batch time height width 3"]) -> Float[jax.Array, "batch classes"]:
+    def __call__(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch classes"]:
         """Logits `[B, num_classes]`, averaged over time as in the original; FVD takes these as its features."""
         return self.logits(self.dropout(self.pooled(x))).mean(axis=(1, 2, 3))
 

@@ -23,14 +23,14 @@ class LSTM(nnx.Module):
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(hidden_features, num_classes, rngs=rngs)
 
-    def features(self, x: Float[jax.Array, "batch time ..."]) -> Float[jax.Array, "batch hidden"]:
+    def features(self, x: Float[Any, "batch time ..."]) -> Float[jax.Array, "batch hidden"]:
         """The last hidden state `[B, hidden_features]`."""
         # Left to itself, RNN would draw a random key for the zeros it starts from.
         zeros = jnp.zeros((len(x), self.hidden_features), x.dtype)
         hidden: Any = self.recurrent(x.reshape(*x.shape[:2], -1), initial_carry=(zeros, zeros))
         return hidden[:, -1]
 
-    def __call__(self, x: Float[jax.Array, "batch time ..."]) -> Float[jax.Array, "batch classes"]:
+    def __call__(self, x: Float[Any, "batch time ..."]) -> Float[jax.Array, "batch classes"]:
         return self.head(self.dropout(self.features(x)))
 
 
