@@ -27,7 +27,7 @@ class CNN2D(nnx.Module):
         flat = (image_size // 8) ** 2 * self.frame_feature_size
         self.head = None if num_classes is None else nnx.Linear(flat, num_classes, rngs=rngs)
 
-    def _feature_map(self, x: jax.Array) -> jax.Array:
+    def _feature_map(self, x: Float[Any, "..."]) -> jax.Array:
         for conv in self.convs:
             x = max_pool(jax.nn.relu(conv(x)), window=(2, 2))
         return x

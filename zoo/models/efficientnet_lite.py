@@ -36,7 +36,7 @@ class Unit(nnx.Module):
         self.conv = conv
         self.norm = nnx.BatchNorm(features, epsilon=1e-3, momentum=0.99, rngs=rngs)  # both the original's
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
         # The statistics are float32 and would lift a bfloat16 input to float32 for the rest of the network.
         return self.norm(self.conv(x)).astype(x.dtype)
 
@@ -72,7 +72,7 @@ class InvertedBottleneck(nnx.Module):
         if self.residual:
             self.dropout = nnx.Dropout(dropout, broadcast_dims=(-3, -2, -1), rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
         y = x if self.expand is None else jax.nn.relu6(self.expand(x))
         y = self.project(jax.nn.relu6(self.depthwise(y)))
         return x + self.dropout(y) if self.residual else y

@@ -35,7 +35,7 @@ class Unit(nnx.Module):
         # epsilon is the original's (Sonnet 1). Its momentum, 0.999, would need thousands of steps to follow new data.
         self.norm = nnx.BatchNorm(features, use_scale=False, epsilon=1e-3, momentum=0.99, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
         # The statistics are float32 and would lift a bfloat16 input to float32 for the rest of the network.
         return nnx.relu(self.norm(self.conv(x))).astype(x.dtype)
 
@@ -52,7 +52,7 @@ class Inception(nnx.Module):
         self.branch_3 = Unit(in_features, widths[5], 1, rngs=rngs)
         self.features = widths[0] + widths[2] + widths[4] + widths[5]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
         branches = (
             self.branch_0(x),
             self.branch_1b(self.branch_1a(x)),
@@ -80,7 +80,7 @@ class I3D(nnx.Module):
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.logits = Conv(features, num_classes, (1, 1, 1), rngs=rngs)
 
-    def pooled(self, x: jax.Array) -> jax.Array:
+    def pooled(self, x: Float[Any, "..."]) -> jax.Array:
         """`[B, T', H', W', 1024]`: what the last average pooling leaves; H' and W' are 1 for 224x224."""
         x = self.conv_1a(x)
         x = max_pool(x, window=(1, 3, 3), strides=(1, 2, 2), padding="SAME")

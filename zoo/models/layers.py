@@ -1,10 +1,12 @@
 """Layers that call `zoo.kernels`: every model here convolves and pools through this file."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
 from zoo import kernels
 
@@ -40,7 +42,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_features,))) if use_bias else None
         self.strides, self.padding, self.dilation, self.groups = strides, padding, dilation, groups
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
         y = kernels.conv(
             x,
             self.kernel[...].astype(x.dtype),
@@ -67,6 +69,6 @@ class DepthwiseConv(nnx.Module):
         self.kernel = nnx.Param(_HE_NORMAL(rngs.params(), (*window, 1, features), jnp.float32))
         self.strides, self.padding = strides, padding
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
         kernel = self.kernel[...].astype(x.dtype)
         return kernels.depthwise_conv(x, kernel, strides=self.strides, padding=self.padding)
