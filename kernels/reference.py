@@ -71,28 +71,47 @@ def avg_pool(x: jax.Array, *, window: Sequence[int], strides: Sequence[int], pad
 
 
 def conv_lstm(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, initial_state: tuple[jax.Array, jax.Array] | None
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    initial_state: tuple[jax.Array, jax.Array] | None,
+    peephole: tuple[jax.Array, jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """A whole sequence through one ConvLSTM layer (Shi et al. 2015, arXiv:1506.04214, without peepholes).
+    """A whole sequence through one ConvLSTM layer (Shi et al. 2015, arXiv:1506.04214).
 
-    x `[B, T, H, W, C]`, kernel `[kh, kw, C + F, 4F]` over the concatenation of input and hidden state, gates in the
-    order input, forget, cell, output. Returns outputs `[B, T, H, W, F]` and the final `(h, c)`, each `[B, H, W, F]`.
+    x `[B, T, H, W, C]`, kernel `[kh, kw, C + F, 4F]` over the concatenation of input and hidden state, bias `[4F]`,
+    gates in the order input, forget, cell, output. `peephole` holds `(w_ci, w_cf, w_co)`, each broadcastable to
+    `[H, W, F]`: the input and forget gates see the cell before the step, the output gate sees it after. Returns
+    outputs `[B, T, H, W, F]` and the final `(h, c)`, each `[B, H, W, F]`, all in x's dtype.
+
+    Gates and cell are computed, and the cell is carried from step to step, in float32 (float64 for such x); only what
+    leaves the sequence is rounded to x's dtype. h is rounded at every step, since the next convolution reads it.
     """
     features = kernel.shape[-1] // 4
     channels = x.shape[-1]
     if initial_state is None:
         zeros = jnp.zeros((x.shape[0], *x.shape[2:4], features), x.dtype)
         initial_state = (zeros, zeros)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    w_ci, w_cf, w_co = (w.astype(wide) for w in peephole) if peephole is not None else (None, None, None)
     plain = {"strides": (1, 1), "padding": "SAME", "dilation": (1, 1), "groups": 1}
     # The input's share of the gates needs no recurrence: one convolution over all frames at once.
-    from_input = conv(x, kernel[:, :, :channels], **plain) + bias
+    from_input = conv(x, kernel[:, :, :channels], **plain)
 
-    def step(state, gates):
+    def step(state, from_input):
         h, c = state
-        i, f, g, o = jnp.split(gates + conv(h, kernel[:, :, channels:], **plain), 4, axis=-1)
+        gates = from_input.astype(wide) + conv(h, kernel[:, :, channels:], **plain).astype(wide) + bias
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        if peephole is not None:
+            i, f = i + w_ci * c, f + w_cf * c
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        if peephole is not None:
+            o = o + w_co * c
+        h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(x.dtype)
         return (h, c), h
 
-    state, outputs = lax.scan(step, initial_state, jnp.moveaxis(from_input, 1, 0))
-    return jnp.moveaxis(outputs, 0, 1), state
+    h, c = initial_state
+    carry = (h.astype(x.dtype), c.astype(wide))
+    (h, c), outputs = lax.scan(step, carry, jnp.moveaxis(from_input, 1, 0))
+    return jnp.moveaxis(outputs, 0, 1), (h, c.astype(x.dtype))
