@@ -1,27 +1,233 @@
-"""Which implementation of an operation runs. There is one so far: plain lax, called "xla"."""
+"""Which implementation of an operation runs, and why another does not.
 
-from collections.abc import Callable
+A public function makes a `Call`; its forward pass and its gradients are each run as an operation of the table below.
+Asked for nothing, an operation takes on each platform what was measured to be best there (`tuned/<platform>.json`),
+and plain lax where nothing was measured. The platform is the one that the computation is lowered for, so a program
+compiled for a TPU on a machine without one holds the TPU's kernels.
+"""
 
-from . import reference
+import importlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import resources
+from typing import Any
 
-IMPLEMENTATIONS: dict[str, dict[str, Callable]] = {
-    "conv": {"xla": reference.conv},
-    "depthwise_conv": {"xla": reference.depthwise_conv},
-    "max_pool": {"xla": reference.max_pool},
-    "avg_pool": {"xla": reference.avg_pool},
-    "conv_lstm": {"xla": reference.conv_lstm},
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .over_batch import Role, over_batch
+
+NAMES = ("xla", "rewritten", "pallas_tpu", "pallas_gpu")
+_PLATFORMS = ("tpu", "cuda", "cpu")
+_KERNEL_DTYPES = (jnp.float32, jnp.bfloat16)
+_preferred: ContextVar[tuple[str, ...] | None] = ContextVar("preferred", default=None)
+
+
+class Refused(Exception):  # noqa: N818, it is an answer, not a fault
+    """Raised by an implementation, at trace time, for a call that it does not serve; the message says why."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Where the implementations of an operation are, and which of its operands and results hold the batch.
+
+    Every implementation is a function named like the operation, in the module given here. It takes the operands in
+    order, `[N, *spatial, C]` with one batch axis, the options by name, and the block sizes that were found for it.
+    """
+
+    modules: Mapping[str, str]
+    operands: tuple[Role, ...]
+    results: tuple[Role, ...] = ("batch",)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a public function: what its forward pass and its gradients have in common, all of it static."""
+
+    options: tuple[tuple[str, Any], ...]
+    preference: tuple[str, ...] | None
+    shapes: str
+
+
+OPERATIONS = {
+    "conv": Operation(
+        {"xla": "reference", "rewritten": "conv.rewritten", "pallas_tpu": "conv.tpu", "pallas_gpu": "conv.gpu"},
+        ("batch", "shared"),
+    ),
+    "conv_input_gradient": Operation(
+        {"xla": "reference", "rewritten": "conv.rewritten", "pallas_tpu": "conv.tpu_input_gradient"},
+        ("batch", "shared"),
+    ),
+    "conv_weight_gradient": Operation(
+        {"xla": "reference", "rewritten": "conv.rewritten", "pallas_tpu": "conv.tpu_weight_gradient"},
+        ("batch", "batch"),
+        ("sum",),
+    ),
+    "conv_bias_act_pool": Operation(
+        {"xla": "reference", "pallas_tpu": "conv.tpu_fused_pool"}, ("batch", "shared", "shared", "batch")
+    ),
+    "depthwise_conv": Operation(
+        {"xla": "reference", "rewritten": "depthwise.rewritten", "pallas_tpu": "depthwise.tpu"}, ("batch", "shared")
+    ),
+    "depthwise_conv_input_gradient": Operation(
+        {"xla": "reference", "rewritten": "depthwise.rewritten", "pallas_tpu": "depthwise.tpu_gradients"},
+        ("batch", "shared"),
+    ),
+    "depthwise_conv_weight_gradient": Operation(
+        {"xla": "reference", "rewritten": "depthwise.rewritten", "pallas_tpu": "depthwise.tpu_gradients"},
+        ("batch", "batch"),
+        ("sum",),
+    ),
+    "max_pool": Operation(
+        {"xla": "reference", "rewritten": "pool.rewritten", "pallas_tpu": "pool.tpu_max", "pallas_gpu": "pool.gpu"},
+        ("batch",),
+    ),
+    "max_pool_gradient": Operation(
+        {"xla": "reference", "rewritten": "pool.rewritten", "pallas_tpu": "pool.tpu_max_gradient"},
+        ("batch", "batch", "batch"),
+    ),
+    "avg_pool": Operation(
+        {"xla": "reference", "rewritten": "pool.rewritten", "pallas_tpu": "pool.tpu_avg", "pallas_gpu": "pool.gpu"},
+        ("batch",),
+    ),
+    "avg_pool_gradient": Operation(
+        {"xla": "reference", "rewritten": "pool.rewritten", "pallas_tpu": "pool.tpu_avg"}, ("batch",)
+    ),
 }
 
 
-def choose(operation: str, implementation: str | None) -> Callable:
-    """The function for an operation's implementation; None leaves the choice to the zoo.
+def implementation(operation: str, name: str) -> Callable[..., Any]:
+    """The plain function, loaded when first asked for.
 
     Raises:
-      ValueError: the operation has no implementation of that name.
+      Refused: the operation has no implementation of that name.
     """
-    available = IMPLEMENTATIONS[operation]
-    if implementation is None:
-        return available["xla"]
-    if implementation not in available:
-        raise ValueError(f"{operation} has no implementation {implementation!r}; it has {', '.join(available)}")
-    return available[implementation]
+    modules = OPERATIONS[operation].modules
+    if name not in modules:
+        raise Refused(f"{operation} has no such implementation")
+    return getattr(importlib.import_module(f".{modules[name]}", __package__), operation)
+
+
+def preference(asked: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The implementations asked for, in order; None leaves the choice to the tables.
+
+    Raises:
+      ValueError: a name that is none of `NAMES`.
+    """
+    if asked is None:
+        return _preferred.get()
+    names = (asked,) if isinstance(asked, str) else tuple(asked)
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"implementation {name!r} is none of {', '.join(NAMES)}")
+    if not names:
+        raise ValueError("implementation=() names none; leave it out to let the zoo choose")
+    return names
+
+
+@contextmanager
+def prefer(*names: str) -> Iterator[None]:
+    """Calls that are traced within, and name no implementation, take the first of these that serves them.
+
+    It compares implementations of whole models: `with prefer("xla"): ...`. What jit has traced before stays as it is.
+    """
+    token = _preferred.set(preference(names))
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
+
+
+@cache
+def _tuned(platform: str) -> Mapping[str, Mapping[str, Any]]:
+    """What was measured on a platform: operation and shapes to an implementation's name and its block sizes."""
+    file = resources.files(__package__).joinpath("tuned", f"{platform}.json")
+    return json.loads(file.read_text())["choices"] if file.is_file() else {}
+
+
+def call(operands: Sequence[Any], options: Mapping[str, Any], asked: str | Sequence[str] | None) -> Call:
+    """The call of a public function with these operands, x first, and options; `asked` is its `implementation`."""
+    return Call(tuple(options.items()), preference(asked), describe(operands, options))
+
+
+def describe(operands: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """A call's shapes as the tables name them: dtype, shapes without the batch, options; `-` stands for an absence.
+
+    `bfloat16 8x28x28x192 window=3,3,3 strides=1,1,1 padding=1:1,1:1,1:1`
+    """
+    x, *others = operands
+    words = [
+        str(x.dtype),
+        "x".join(map(str, x.shape[1:])),
+        *("-" if o is None else "x".join(map(str, o.shape)) for o in others),
+    ]
+    return " ".join(words + [f"{name}={_written(value)}" for name, value in options.items()])
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(":".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
+    return "-" if value is None else str(value)
+
+
+def is_plain(operations: Sequence[str], call: Call) -> bool:
+    """Whether plain lax serves a call and its gradients on every platform, so that lax's own derivatives do."""
+    if call.preference is not None:
+        return call.preference[0] == "xla"
+    return not any(
+        f"{operation} {call.shapes}" in _tuned(p) for p in ("tpu", "cuda", "cpu") for operation in operations
+    )
+
+
+def run(operation: str, operands: tuple[Any, ...], call: Call, **more: Any) -> Any:
+    """An operation by the implementation that the call asks for, or that its platform's table names.
+
+    A gradient whose implementation was asked for by name takes plain lax where that one cannot serve it.
+
+    Raises:
+      ValueError: none of the implementations asked for serves this call; the message has all their reasons.
+    """
+    options = dict(call.options) | more
+    if call.preference is not None:
+        names = (*call.preference, "xla") if operation.endswith("_gradient") else call.preference
+        return _first_to_serve(names, operation, options, *operands)
+    branches = {}
+    for platform in _PLATFORMS:
+        choice = _tuned(platform).get(f"{operation} {call.shapes}")
+        if choice is not None:
+            names = (choice["implementation"], "xla")
+            branches[platform] = partial(_first_to_serve, names, operation, options | choice.get("blocks", {}))
+    plain = partial(_first_to_serve, ("xla",), operation, options)
+    return lax.platform_dependent(*operands, **branches, default=plain) if branches else plain(*operands)
+
+
+def _first_to_serve(names: Sequence[str], operation: str, options: Mapping[str, Any], *operands: Any) -> Any:
+    reasons = []
+    for name in names:
+        try:
+            return _serve(name, operation, options, operands)
+        except Refused as reason:
+            reasons.append(f"{name}: {reason}")
+    x = operands[0]
+    raise ValueError(f"nothing asked for serves {operation} of {x.dtype}{list(x.shape)}: {'; '.join(reasons)}")
+
+
+def _serve(name: str, operation: str, options: Mapping[str, Any], operands: tuple[Any, ...]) -> Any:
+    function = partial(implementation(operation, name), **options)
+    if not name.startswith("pallas"):
+        return function(*operands)
+    for leaf in jax.tree.leaves(operands):
+        if leaf.dtype not in _KERNEL_DTYPES:
+            raise Refused(f"kernels compute in float32 and bfloat16, not {leaf.dtype}")
+    return over_batch(function, operands, OPERATIONS[operation].operands, OPERATIONS[operation].results)
+
+
+def cotangent(of: jax.Array, value: jax.Array) -> jax.Array:
+    """A gradient as its operand's type has it: the operand's dtype, and summed over the devices that share it."""
+    shared = tuple(jax.typeof(value).manual_axis_type.varying - jax.typeof(of).manual_axis_type.varying)
+    return (lax.psum(value, shared) if shared else value).astype(of.dtype)

@@ -6,13 +6,23 @@ all axes before those are batch, so a 2D operation on `[batch, time, height, wid
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-type Padding = str | Sequence[tuple[int, int]]
+from .arguments import Padding
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    None: lambda x: x,
+}
 
 
 def conv(
@@ -40,10 +50,50 @@ def conv(
     return out.reshape(*batch, *out.shape[1:])
 
 
+def conv_input_gradient(g: jax.Array, kernel: jax.Array, *, spatial: Sequence[int], **options) -> jax.Array:
+    """What a cotangent g of `conv(x, kernel, **options)` means for x `[N, *spatial, C]`."""
+    x = jax.ShapeDtypeStruct((g.shape[0], *spatial, kernel.shape[-2] * options["groups"]), g.dtype)
+    return jax.linear_transpose(lambda x: conv(x, kernel, **options), x)(g)[0]
+
+
+def conv_weight_gradient(x: jax.Array, g: jax.Array, *, window: Sequence[int], **options) -> jax.Array:
+    """What a cotangent g of `conv(x, kernel, **options)` means for the kernel `[*window, C / groups, F]`; float32."""
+    kernel = jax.ShapeDtypeStruct((*window, x.shape[-1] // options["groups"], g.shape[-1]), x.dtype)
+    dkernel = jax.linear_transpose(lambda kernel: conv(x, kernel, **options), kernel)(g)[0]
+    return dkernel.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], padding: Padding) -> jax.Array:
+    """Fractionally strided convolution of x `[N, *spatial, C]` with kernel `[*window, C, F]`, not flipped."""
+    letters = "DHW"[-(kernel.ndim - 2) :]
+    numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    return lax.conv_transpose(x, kernel, strides, padding, dimension_numbers=numbers)
+
+
+def conv_bias_act_pool(
+    x, kernel, bias, residual=None, *, activation, window, strides, padding, pool_strides, pool_padding
+) -> jax.Array:
+    """`max_pool(activation(conv(x, kernel) + bias + residual))`; window None pools nothing."""
+    y = conv(x, kernel, strides=strides, padding=padding, dilation=(1,) * (kernel.ndim - 2), groups=1) + bias
+    y = ACTIVATIONS[activation](y if residual is None else y + residual)
+    return y if window is None else max_pool(y, window=window, strides=pool_strides, padding=pool_padding)
+
+
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], padding: Padding) -> jax.Array:
     """One filter a channel: x `[*batch, *spatial, C]`, kernel `[*window, 1, C]`."""
     dilation = (1,) * (kernel.ndim - 2)
     return conv(x, kernel, strides=strides, padding=padding, dilation=dilation, groups=x.shape[-1])
+
+
+def depthwise_conv_input_gradient(g: jax.Array, kernel: jax.Array, *, spatial: Sequence[int], **options) -> jax.Array:
+    """What a cotangent g of `depthwise_conv(x, kernel, **options)` means for x `[N, *spatial, C]`."""
+    dilation = (1,) * len(spatial)
+    return conv_input_gradient(g, kernel, spatial=spatial, dilation=dilation, groups=g.shape[-1], **options)
+
+
+def depthwise_conv_weight_gradient(x: jax.Array, g: jax.Array, *, window: Sequence[int], **options) -> jax.Array:
+    """What a cotangent g of `depthwise_conv(x, kernel, **options)` means for the kernel `[*window, 1, C]`; float32."""
+    return conv_weight_gradient(x, g, window=window, dilation=(1,) * len(window), groups=x.shape[-1], **options)
 
 
 def _over_spatial(x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Padding):
@@ -61,13 +111,26 @@ def max_pool(x: jax.Array, *, window: Sequence[int], strides: Sequence[int], pad
     return lax.reduce_window(x, np.asarray(lowest, x.dtype)[()], lax.max, *_over_spatial(x, window, strides, padding))
 
 
+def max_pool_gradient(x: jax.Array, out: jax.Array, g: jax.Array, **options) -> jax.Array:
+    """What a cotangent g of `out = max_pool(x, **options)` means for x: the first largest value takes it all."""
+    del out
+    return jax.vjp(partial(max_pool, **options), x)[1](g)[0]
+
+
 def avg_pool(x: jax.Array, *, window: Sequence[int], strides: Sequence[int], padding: Padding) -> jax.Array:
     """Mean of each window of x `[*batch, *spatial, C]` over the values that are there: padding is not counted."""
     over = _over_spatial(x, window, strides, padding)
-    zero = np.zeros((), x.dtype)[()]
-    total = lax.reduce_window(x, zero, lax.add, *over)
-    ones = jnp.ones((*(1,) * (x.ndim - len(window) - 1), *x.shape[-len(window) - 1 : -1], 1), x.dtype)
-    return total / lax.reduce_window(ones, zero, lax.add, *over)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    zero = np.zeros((), wide)[()]
+    total = lax.reduce_window(x.astype(wide), zero, lax.add, *over)
+    ones = jnp.ones((*(1,) * (x.ndim - len(window) - 1), *x.shape[-len(window) - 1 : -1], 1), wide)
+    return (total / lax.reduce_window(ones, zero, lax.add, *over)).astype(x.dtype)
+
+
+def avg_pool_gradient(g: jax.Array, *, spatial: Sequence[int], **options) -> jax.Array:
+    """What a cotangent g of `avg_pool(x, **options)` means for x `[N, *spatial, C]`."""
+    x = jax.ShapeDtypeStruct((g.shape[0], *spatial, g.shape[-1]), g.dtype)
+    return jax.linear_transpose(partial(avg_pool, **options), x)(g)[0]
 
 
 def conv_lstm(

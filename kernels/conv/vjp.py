@@ -1,0 +1,65 @@
+"""The gradients of convolution, as operations that have implementations of their own."""
+
+from functools import partial
+from typing import Any
+
+import jax
+
+from ..dispatch import Call, cotangent, run
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, call: Call) -> jax.Array:
+    return run("conv", (x, kernel), call)
+
+
+def _conv_forward(x, kernel, call):
+    return run("conv", (x, kernel), call), (x, kernel)
+
+
+def _conv_backward(call, residuals, g):
+    x, kernel = residuals
+    dx = run("conv_input_gradient", (g, kernel), call, spatial=x.shape[1:-1])
+    dkernel = run("conv_weight_gradient", (x, g), call, window=kernel.shape[:-2])
+    return cotangent(x, dx), cotangent(kernel, dkernel)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_transpose(x: jax.Array, kernel: jax.Array, call: Call, spatial: tuple[int, ...]) -> jax.Array:
+    """What `conv` from `spatial` with this kernel `[*window, F, C]` has as its input gradient for a cotangent x."""
+    return run("conv_input_gradient", (x, kernel), call, spatial=spatial)
+
+
+def _conv_transpose_forward(x, kernel, call, spatial):
+    return conv_transpose(x, kernel, call, spatial), (x, kernel)
+
+
+def _conv_transpose_backward(call, spatial, residuals, g):
+    x, kernel = residuals
+    dx = run("conv", (g, kernel), call)
+    dkernel = run("conv_weight_gradient", (g, x), call, window=kernel.shape[:-2])
+    return cotangent(x, dx), cotangent(kernel, dkernel)
+
+
+conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def conv_bias_act_pool(x, kernel, bias, residual, call: Call, apart: Any) -> jax.Array:
+    """The fused block; `apart(x, kernel, bias, residual)` is the same of separate operations, whose gradient it has."""
+    return run("conv_bias_act_pool", (x, kernel, bias, residual), call)
+
+
+def _fused_forward(x, kernel, bias, residual, call, apart):
+    return conv_bias_act_pool(x, kernel, bias, residual, call, apart), (x, kernel, bias, residual)
+
+
+def _fused_backward(call, apart, operands, g):
+    # The convolution is computed again: kept, it would cost the very traffic that the fusion saves.
+    return jax.vjp(apart, *operands)[1](g)
+
+
+conv_bias_act_pool.defvjp(_fused_forward, _fused_backward)

@@ -1,0 +1,132 @@
+"""Runs a kernel where its batch lies: a sharded or mapped batch is never gathered.
+
+XLA cannot split a custom call such as a Pallas kernel. Left alone it would collect the whole batch on every chip first.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+type Role = Literal["batch", "shared", "sum"]
+
+
+def _leaf_roles(tree: Any, roles: Sequence[Role]) -> list[Role]:
+    """One role a leaf: a tuple's members each have theirs, and all leaves within a member share it."""
+    members = tree if isinstance(tree, tuple) else (tree,)
+    return [role for member, role in zip(members, roles, strict=True) for _ in jax.tree.leaves(member)]
+
+
+def over_batch(
+    function: Callable[..., Any], operands: tuple[Any, ...], roles: Sequence[Role], result_roles: Sequence[Role]
+) -> Any:
+    """`function(*operands)`, on each device with the part of the batch that lies there.
+
+    Args:
+      function: takes the operands; pytrees of arrays in, an array or a tuple of pytrees out.
+      operands: arrays, or pytrees of arrays (None is one without leaves).
+      roles: for each operand "batch" where the leading axis is the batch, "shared" where all of it is needed.
+      result_roles: for each result "batch", or "sum" where the parts' results add up to the whole's.
+    """
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        return function(*operands)  # within shard_map the operands are one device's part already
+    leaves, structure = jax.tree.flatten(operands)
+    leaf_roles = _leaf_roles(operands, roles)
+    results = _shapes_of(function, *operands)
+    result_structure = jax.tree.structure(results)
+    leaf_result_roles = _leaf_roles(results, result_roles)
+
+    def flat(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, arrays))))
+
+    partitioned = _partitioned(flat, leaves, leaf_roles, leaf_result_roles)
+
+    @custom_vmap
+    def mapped(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return partitioned(*arrays)
+
+    @mapped.def_vmap
+    def fold(size: int, is_mapped: Sequence[bool], *arrays: jax.Array):
+        every = list(zip(arrays, is_mapped, leaf_roles, strict=True))
+        if "sum" in leaf_result_roles or any(there for _, there, role in every if role == "shared"):
+            # Another kernel, or another sum, for every member of the map: nothing can be shared between them.
+            with_all = [a if there else jnp.broadcast_to(a, (size, *a.shape)) for a, there, _ in every]
+            outputs = jax.lax.map(lambda arrays: mapped(*arrays), with_all)
+            return outputs, (True,) * len(outputs)
+        folded = []
+        for array, there, role in every:
+            if role == "batch":
+                array = array if there else jnp.broadcast_to(array, (size, *array.shape))
+                array = array.reshape(size * array.shape[1], *array.shape[2:])
+            folded.append(array)
+        whole = over_batch(flat, tuple(folded), leaf_roles, leaf_result_roles)
+        return tuple(out.reshape(size, -1, *out.shape[1:]) for out in whole), (True,) * len(whole)
+
+    return jax.tree.unflatten(result_structure, mapped(*leaves))
+
+
+def _shapes_of(function: Callable[..., Any], *operands: Any) -> Any:
+    """Shapes of the results, computed without the operands' shardings, which a kernel's blocks could not honour."""
+    return jax.eval_shape(function, *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), operands))
+
+
+def _partitioned(
+    flat: Callable[..., tuple[jax.Array, ...]],
+    leaves: Sequence[jax.Array],
+    roles: Sequence[Role],
+    result_roles: Sequence[Role],
+) -> Callable[..., tuple[jax.Array, ...]]:
+    """`flat`, told how to split: along the axes over which the first batched operand is sharded, and no others."""
+    if "batch" not in roles:
+        return flat
+    results = _shapes_of(flat, *leaves)
+    first = roles.index("batch")
+
+    def split_over(axes: Any):
+        """`flat` for each device's part, and the specs of its operands and results."""
+
+        def on_each_device(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+            parts = zip(flat(*arrays), result_roles, strict=True)
+            return tuple(jax.lax.psum(out, axes) if axes and role == "sum" else out for out, role in parts)
+
+        specs = {"batch": PartitionSpec(axes), "shared": PartitionSpec(), "sum": PartitionSpec()}
+        return on_each_device, tuple(specs[role] for role in roles), tuple(specs[role] for role in result_roles)
+
+    explicit = jax.typeof(leaves[first]).sharding.spec[0]
+    if explicit:
+        # On a mesh of explicit axes the sharding is a part of the type, and nothing is left for XLA to find out.
+        on_each_device, in_specs, out_specs = split_over(explicit)
+        return jax.shard_map(on_each_device, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def partition(mesh, arguments, _):
+        spec = arguments[first].sharding.spec
+        on_each_device, in_specs, out_specs = split_over(spec[0] if len(spec) else None)
+        of_operands, of_results = (tuple(NamedSharding(mesh, s) for s in specs) for specs in (in_specs, out_specs))
+        return mesh, on_each_device, of_results, of_operands
+
+    partitioned = custom_partitioning(flat)
+    partitioned.def_partition(partition=partition, sharding_rule=_sharding_rule(leaves, roles, results, result_roles))
+    return partitioned
+
+
+def _sharding_rule(leaves, roles, results, result_roles) -> str:
+    """Shardy's einsum-like rule: one letter for the batch, and a name of its own for every other axis.
+
+    The sum over the batch is not told, since `partition` adds the parts itself.
+    """
+    unique = (f"axis{number}" for number in range(1000))
+
+    def names(arrays, roles):
+        each = []
+        for array, role in zip(arrays, roles, strict=True):
+            axes = [next(unique) for _ in range(array.ndim)]
+            if role == "batch":
+                axes[0] = "batch"
+            each.append(" ".join(axes))
+        return ", ".join(each)
+
+    return f"{names(leaves, roles)} -> {names(results, result_roles)}"
