@@ -16,6 +16,9 @@ TINY = {
     "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
+    "mc3_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
+    "r2plus1d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
+    "r3d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),
 }
 
@@ -24,7 +27,11 @@ def test_each_architecture_has_a_tiny_case():
     assert sorted(TINY) == registry.architectures()
 
 
-@pytest.mark.parametrize("arch", sorted(TINY))
+# Those that take a minute to compile; the others have all their layers but one or two.
+SLOW = ("i3d", "mc3_18", "r2plus1d_18")
+
+
+@pytest.mark.parametrize("arch", [pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in sorted(TINY)])
 def test_a_gradient_step_goes_down_and_weights_come_back(arch, tmp_path):
     options, shapes = TINY[arch]
     abstract = nnx.eval_shape(lambda: registry.create(arch, **options))
@@ -68,6 +75,13 @@ def test_the_document_s_networks_have_the_document_s_parameters():
     assert count("lstm") == 4 * ((1 + 64) * 64 + 64) + 64 * 10 + 10
     convolutions = (3 * 9 * 32 + 32) + (32 * 9 * 64 + 64) + (64 * 9 * 128 + 128)
     assert count("cnn_2d") == convolutions + 28 * 28 * 128 * 1000 + 1000
+
+
+def test_the_video_resnets_have_the_published_parameters():
+    # torchvision.models.video: the sizes its documentation gives for the weights KINETICS400_V1.
+    assert count("r3d_18") == 33_371_472
+    assert count("mc3_18") == 11_695_440
+    assert count("r2plus1d_18") == 31_505_325
 
 
 def test_a_cnn_lstm_sees_the_order_of_frames_and_a_frame_cnn_does_not():
