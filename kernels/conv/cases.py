@@ -1,4 +1,4 @@
-"""Where the models convolve. Batches are those of the whole-model benchmark: I3D 4 clips of 16 frames, others 8 or 16."""
+"""Where the models convolve, with the batches of the whole-model benchmark: 4 clips for I3D, 8 or 16 for others."""
 
 from ..case import Case
 

@@ -1,4 +1,4 @@
-"""Where the models run a ConvLSTM: the encoder-forecaster of Shi et al. 2015 on 64x64 frames, and its smaller levels."""
+"""Where a ConvLSTM runs: the encoder-forecaster of Shi et al. 2015 on 64x64 frames, and its smaller levels."""
 
 from ..case import Case
 

@@ -1,0 +1,144 @@
+"""Every implementation of every operation, forward and backward, against plain lax in float64.
+
+The shapes are those of the models (`cases.py`) made small, and drawn ones. Kernels run in the TPU interpreter, which
+looks for races and fills memory that nobody has written with NaN.
+"""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jax.experimental.pallas import tpu as pltpu
+from zoo.kernels import dispatch
+from zoo.kernels.conv.cases import CASES as CONV
+from zoo.kernels.depthwise.cases import CASES as DEPTHWISE
+from zoo.kernels.pool.cases import CASES as POOL
+
+from zoo import kernels
+
+# Of the largest value of the result: sums of up to a few hundred products, each rounded in this dtype.
+TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
+INTERPRETER = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+
+
+def drawn(shape, seed, ties=False):
+    values = np.random.default_rng(seed).normal(size=shape)
+    return np.round(values) if ties else values  # rounded, half of all windows have their largest value twice
+
+
+def check(case_name, operation, shapes, options, implementation, dtype):
+    """One call and its gradients; an implementation may refuse, but not be wrong. Returns whether it served."""
+    function = functools.partial(getattr(kernels, operation), **options)
+    seed = zlib.crc32(case_name.encode())
+    arrays = [jnp.asarray(drawn(s, seed + i, ties=operation == "max_pool"), dtype) for i, s in enumerate(shapes)]
+    with jax.enable_x64(True):
+        # What the arrays are worth, not what they were before they were rounded to their dtype.
+        wide = [np.asarray(a, np.float64) for a in arrays]
+        expected, pull = jax.vjp(functools.partial(function, implementation="xla"), *wide)
+        weights = drawn(expected.shape, seed + 9)
+        expected_gradients = pull(jnp.asarray(np.asarray(jnp.asarray(weights, dtype), np.float64)))
+    try:
+        with pltpu.force_tpu_interpret_mode(INTERPRETER):
+            served = functools.partial(function, implementation=implementation)
+            out, pull = jax.vjp(jax.jit(served), *arrays)
+            gradients = jax.jit(pull)(jnp.asarray(weights, dtype))
+    except ValueError as error:
+        if "nothing asked for serves" not in str(error):
+            raise
+        return False
+    assert not pltpu_races()
+    for name, ours, theirs in [
+        ("result", out, expected),
+        *zip(["d0", "d1", "d2"], gradients, expected_gradients, strict=False),
+    ]:
+        assert ours.dtype == dtype
+        scale = np.abs(theirs).max() + 1e-30
+        worst = np.abs(np.asarray(ours, np.float64) - theirs).max() / scale
+        assert worst <= TOLERANCE[dtype], f"{case_name}: {name} of {implementation} is off by {worst:.2g}"
+    return True
+
+
+def pltpu_races():
+    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+
+    races = interpret_pallas_call.races
+    return races is not None and races.races_found
+
+
+def small(case):
+    """A case's windows, strides and padding on one or two images of a few pixels and channels."""
+    x, *others = case.shapes
+    axes = len(case.options.get("window", ())) or len(others[0]) - 2
+    if case.operation == "conv_bias_act_pool":
+        axes = len(others[0]) - 2
+    channels = {c: max(1, c // 16) if c > 4 else c for c in {x[-1], *(c for o in others for c in o[-2:])}}
+    spatial = tuple(min(size, 8 if size % 2 == 0 else 7) for size in x[-axes - 1 : -1])
+    kernels_and_biases = [(*o[:-2], *(channels.get(c, c) for c in o[-2:])) for o in others]
+    return ((2, *spatial, channels[x[-1]]), *kernels_and_biases)
+
+
+def grid():
+    for case in (*CONV, *DEPTHWISE, *POOL):
+        for implementation in ("rewritten", "pallas_tpu"):
+            if implementation in dispatch.OPERATIONS[case.operation].modules:
+                yield pytest.param(case, implementation, id=f"{implementation}-{case.name}".replace(" ", "-"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("case", "implementation"), grid())
+def test_a_model_s_case(case, implementation, dtype):
+    if not check(case.name, case.operation, small(case), case.options, implementation, dtype):
+        pytest.skip("refused")
+
+
+@st.composite
+def calls(draw):
+    """An operation with small odd shapes: any strides, dilation, padding and groups, one pixel, one image."""
+    operation = draw(st.sampled_from(["conv", "depthwise_conv", "max_pool", "avg_pool"]))
+    axes = draw(st.integers(1, 3))
+    each = functools.partial(st.lists, min_size=axes, max_size=axes)
+    spatial = draw(each(st.integers(1, 9)))
+    window = [draw(st.integers(1, min(size + 1, 5))) for size in spatial]
+    strides = draw(each(st.integers(1, 3)))
+    pads = [(draw(st.integers(0, size - 1)), draw(st.integers(0, size - 1))) for size in window]
+    padding = draw(st.sampled_from(["SAME", tuple(pads)]))
+    batch, channels = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 6, 130]))
+    shapes = [(batch, *spatial, channels)]
+    options = {"strides": tuple(strides), "padding": padding}
+    if operation.endswith("pool"):
+        options["window"] = tuple(window)
+    elif operation == "depthwise_conv":
+        shapes.append((*window, 1, channels))
+    else:
+        groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
+        options["groups"] = groups
+        options["dilation"] = tuple(draw(each(st.sampled_from([1, 1, 2]))))
+        shapes.append((*window, channels // groups, groups * draw(st.sampled_from([1, 4]))))
+    return operation, shapes, options
+
+
+def fits(operation, shapes, options):
+    try:
+        jax.eval_shape(
+            functools.partial(getattr(kernels, operation), implementation="xla", **options),
+            *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes),
+        )
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["rewritten", "pallas_tpu"])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(calls(), st.sampled_from(list(TOLERANCE)))
+def test_any_small_call(implementation, call, dtype):
+    operation, shapes, options = call
+    if fits(operation, shapes, options):
+        check(f"{call}", operation, shapes, options, implementation, dtype)
