@@ -12,7 +12,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
-type Role = Literal["batch", "shared", "sum"]
+type Role = Literal["batch", "shared", "sum", "kept"]
 
 
 def _leaf_roles(tree: Any, roles: Sequence[Role]) -> list[Role]:
@@ -22,7 +22,11 @@ def _leaf_roles(tree: Any, roles: Sequence[Role]) -> list[Role]:
 
 
 def over_batch(
-    function: Callable[..., Any], operands: tuple[Any, ...], roles: Sequence[Role], result_roles: Sequence[Role]
+    function: Callable[..., Any],
+    operands: tuple[Any, ...],
+    roles: Sequence[Role],
+    result_roles: Sequence[Role],
+    when_split: Callable[..., Any] | None = None,
 ) -> Any:
     """`function(*operands)`, on each device with the part of the batch that lies there.
 
@@ -30,7 +34,9 @@ def over_batch(
       function: takes the operands; pytrees of arrays in, an array or a tuple of pytrees out.
       operands: arrays, or pytrees of arrays (None is one without leaves).
       roles: for each operand "batch" where the leading axis is the batch, "shared" where all of it is needed.
-      result_roles: for each result "batch", or "sum" where the parts' results add up to the whole's.
+      result_roles: for each result "batch", or "sum" where the parts' results add up to the whole's, or "kept" where
+        parts do not make up a whole, as with a batch that a kernel has packed among other axes.
+      when_split: takes the place of `function` where the batch is split. Of "kept" results it gives nothing: zeros.
     """
     if jax.sharding.get_abstract_mesh().manual_axes:
         return function(*operands)  # within shard_map the operands are one device's part already
@@ -43,7 +49,14 @@ def over_batch(
     def flat(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(jax.tree.leaves(function(*jax.tree.unflatten(structure, arrays))))
 
-    partitioned = _partitioned(flat, leaves, leaf_roles, leaf_result_roles)
+    def flat_when_split(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        if when_split is None:
+            return flat(*arrays)
+        part = jax.tree.leaves(when_split(*jax.tree.unflatten(structure, arrays)))
+        whole = zip(part, jax.tree.leaves(results), leaf_result_roles, strict=True)
+        return tuple(jnp.zeros(of.shape, of.dtype) if role == "kept" else leaf for leaf, of, role in whole)
+
+    partitioned = _partitioned(flat, flat_when_split, leaves, leaf_roles, leaf_result_roles)
 
     @custom_vmap
     def mapped(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -52,7 +65,7 @@ def over_batch(
     @mapped.def_vmap
     def fold(size: int, is_mapped: Sequence[bool], *arrays: jax.Array):
         every = list(zip(arrays, is_mapped, leaf_roles, strict=True))
-        if "sum" in leaf_result_roles or any(there for _, there, role in every if role == "shared"):
+        if not set(leaf_result_roles) <= {"batch"} or any(there for _, there, role in every if role == "shared"):
             # Another kernel, or another sum, for every member of the map: nothing can be shared between them.
             with_all = [a if there else jnp.broadcast_to(a, (size, *a.shape)) for a, there, _ in every]
             outputs = jax.lax.map(lambda arrays: mapped(*arrays), with_all)
@@ -63,7 +76,7 @@ def over_batch(
                 array = array if there else jnp.broadcast_to(array, (size, *array.shape))
                 array = array.reshape(size * array.shape[1], *array.shape[2:])
             folded.append(array)
-        whole = over_batch(flat, tuple(folded), leaf_roles, leaf_result_roles)
+        whole = over_batch(flat, tuple(folded), leaf_roles, leaf_result_roles, flat_when_split)
         return tuple(out.reshape(size, -1, *out.shape[1:]) for out in whole), (True,) * len(whole)
 
     return jax.tree.unflatten(result_structure, mapped(*leaves))
@@ -76,6 +89,7 @@ def _shapes_of(function: Callable[..., Any], *operands: Any) -> Any:
 
 def _partitioned(
     flat: Callable[..., tuple[jax.Array, ...]],
+    flat_when_split: Callable[..., tuple[jax.Array, ...]],
     leaves: Sequence[jax.Array],
     roles: Sequence[Role],
     result_roles: Sequence[Role],
@@ -90,11 +104,15 @@ def _partitioned(
         """`flat` for each device's part, and the specs of its operands and results."""
 
         def on_each_device(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-            parts = zip(flat(*arrays), result_roles, strict=True)
-            return tuple(jax.lax.psum(out, axes) if axes and role == "sum" else out for out, role in parts)
+            if not axes:
+                return flat(*arrays)
+            parts = zip(flat_when_split(*arrays), result_roles, strict=True)
+            return tuple(jax.lax.psum(out, axes) if role == "sum" else out for out, role in parts)
 
-        specs = {"batch": PartitionSpec(axes), "shared": PartitionSpec(), "sum": PartitionSpec()}
-        return on_each_device, tuple(specs[role] for role in roles), tuple(specs[role] for role in result_roles)
+        def specs(roles):
+            return tuple(PartitionSpec(axes) if role == "batch" else PartitionSpec() for role in roles)
+
+        return on_each_device, specs(roles), specs(result_roles)
 
     explicit = jax.typeof(leaves[first]).sharding.spec[0]
     if explicit:
