@@ -17,9 +17,9 @@ _interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
 
 @contextmanager
 def interpret(params: plgpu.InterpretGPUParams) -> Iterator[None]:
-    """GPU kernels that are traced within run in JAX's interpreter, on the CPU: `with interpret(InterpretGPUParams())`.
+    """GPU kernels that are traced within run in JAX's interpreter, on the CPU; jit traces anew within.
 
-    Call jit anew within: what was traced outside stays as it was.
+    `with interpret(plgpu.InterpretGPUParams(detect_races=True)): ...`
     """
     token = _interpreted.set(True)
     try:
@@ -35,5 +35,17 @@ def interpreted() -> bool:
 
 
 def call(kernel: Callable[..., None], *, out_type: Any, name: str, **options: Any) -> Callable[..., jax.Array]:
-    """`plgpu.kernel(kernel, ...)` with one result, under a name that profilers show."""
-    return plgpu.kernel(kernel, out_type=out_type, kernel_name=name, **options)
+    """`plgpu.kernel(kernel, ...)` with one result, under a name that profilers show.
+
+    Within `jax.shard_map` an array's type says over which mesh axes it varies. That of a kernel's result says over none
+    at all; here it varies as the operands do.
+    """
+    run = plgpu.kernel(kernel, out_type=out_type, kernel_name=name, **options)
+
+    def typed(*operands: jax.Array) -> jax.Array:
+        result = run(*operands)
+        varying = frozenset[Any]().union(*(jax.typeof(x).manual_axis_type.varying for x in operands))
+        missing = tuple(varying - jax.typeof(result).manual_axis_type.varying)
+        return jax.lax.pcast(result, missing, to="varying") if missing else result
+
+    return typed

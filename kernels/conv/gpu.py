@@ -105,7 +105,9 @@ def conv(
 
                 return total[...]
 
-            result = pl.run_scoped(multiply, plgpu.ACC((mine, features), jnp.float32)).astype(out_ref.dtype)
+            result = pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((mine, features), jnp.float32)).astype(
+                out_ref.dtype
+            )
             # Its own rows of the left side, which no other warpgroup reads, are free now and as wide as a store is.
             for slot in range(features // _DEPTH):
                 left[slot, share] = result[:, slot * _DEPTH : (slot + 1) * _DEPTH]
