@@ -42,8 +42,8 @@ def conv(
     a block's share of the output. Compiled for Hopper; not yet run on hardware.
 
     Raises:
-      Refused: strides, groups, other dtypes, channels or features not in multiples of 64, windows or padding larger
-        than the copy engine's offsets.
+      Refused: strides, groups, other dtypes, C not a multiple of 8 or F of 64, windows or padding beyond the copy
+        engine's offsets, nothing to compute.
     """
     window, (channels, out_features) = kernel.shape[:-2], kernel.shape[-2:]
     reach = tuple((taps - 1) * step + 1 for taps, step in zip(window, dilation, strict=True))
@@ -55,7 +55,7 @@ def conv(
     if pixels is None or features is None:
         pixels, features = _tile(rows, out_features)
     mine = pixels // _MULTIPLIERS
-    depths = channels // _DEPTH
+    depths = -(-channels // _DEPTH)
     steps = math.prod(window) * depths
     tiles = out_features // features
 
@@ -76,13 +76,15 @@ def conv(
                 slot = lax.rem(step, jnp.int32(_STEPS_AHEAD))
                 pl.when(step >= _STEPS_AHEAD)(lambda: plgpu.barrier_wait(empty.at[slot]))
                 tap, depth = lax.div(step, jnp.int32(depths)), lax.rem(step, jnp.int32(depths))
-                offsets = []
+                offsets, rest = [], tap
                 for taps, distance in zip(reversed(window), reversed(dilation), strict=True):
-                    offsets.insert(0, lax.rem(tap, jnp.int32(taps)) * distance)
-                    tap = lax.div(tap, jnp.int32(taps))
-                source = windows.at[pl.ds(first_row, pixels), *offsets, pl.ds(depth * _DEPTH, _DEPTH)]
+                    offsets.insert(0, lax.rem(rest, jnp.int32(taps)) * distance)
+                    rest = lax.div(rest, jnp.int32(taps))
+                # Both copies read zeros for channels beyond the last.
+                some = pl.ds(depth * _DEPTH, _DEPTH)
+                source = windows.at[pl.ds(first_row, pixels), *offsets, some]
                 plgpu.copy_gmem_to_smem(source, left.at[slot], full.at[slot])
-                source = kernel_ref.at[pl.ds(step * _DEPTH, _DEPTH), pl.ds(first_feature, features)]
+                source = kernel_ref.at[tap, some, pl.ds(first_feature, features)]
                 plgpu.copy_gmem_to_smem(source, right.at[slot], full.at[slot])
 
         @pl.when(warpgroup < _MULTIPLIERS)
@@ -139,7 +141,7 @@ def conv(
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
     )(
         _windows(x, reach, padding, out) if interpreted() else x,
-        kernel.reshape(math.prod(window) * channels, out_features),
+        kernel.reshape(math.prod(window), channels, out_features),
     )
     return result[:rows].reshape(x.shape[0], *out, out_features)
 
@@ -152,10 +154,10 @@ def _refuse(x, kernel, strides, padding, reach, groups) -> None:
         raise Refused(f"conv on GPU needs groups=1, got {groups}")
     if set(strides) != {1}:
         raise Refused(f"conv on GPU needs strides of 1, got {strides}")
-    if channels % _DEPTH or features % _DEPTH:
-        raise Refused(
-            f"conv on GPU needs channels and features in multiples of {_DEPTH}, got {channels} and {features}"
-        )
+    if channels % 8:
+        raise Refused(f"conv on GPU needs channels in multiples of 8, got {channels}")
+    if features % _DEPTH:
+        raise Refused(f"conv on GPU needs features in multiples of {_DEPTH}, got {features}")
     # An im2col copy has 16 bits for the offsets within a window, and as many for where windows start and end.
     farthest = 2 ** (16 // len(reach))
     for k, (low, high) in zip(reach, padding, strict=True):
