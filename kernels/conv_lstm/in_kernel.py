@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .layout import Packing, Plan
+from .layout import Packing
+from .plan import Plan
 
 HIGH = 0xFFFF0000
 
@@ -77,7 +78,7 @@ def from_neighbour(edge: jax.Array, packing: Packing, step: int) -> jax.Array:
     sublanes, lanes = edge.shape[-2:]
     flat = edge.astype(jnp.float32).reshape(-1, lanes)  # a rotation by one row is for 32 bits only
     moved = pltpu.roll(flat, step % flat.shape[0], 0)
-    part = jax.lax.broadcasted_iota(jnp.int32, flat.shape, 0) % packing.split
+    part = jax.lax.broadcasted_iota(jnp.int32, flat.shape, 0) & (packing.split - 1)
     # What the rotation carries from image to image, or from column to column, comes from no neighbour.
     alone = 0 if step == 1 else packing.split - 1
     return jnp.where(part == alone, 0.0, moved).astype(edge.dtype).reshape(*edge.shape[:-2], sublanes, lanes)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..dispatch import Refused
 from ..pallas_tpu import call
 from .in_kernel import from_neighbour, read_usual, serves_usual_layout, words_scratch, write_usual
-from .layout import LANES, PRODUCT_ROWS, VMEM_LIMIT, Plan, packings
+from .layout import LANES
+from .plan import VMEM_LIMIT, Plan, make_plan
+from .walk import Walk
 
 State = tuple[jax.Array, jax.Array]
 
@@ -37,52 +38,11 @@ def conv_lstm(
       Refused: peepholes, dtypes other than float32 and bfloat16, and states that do not fit VMEM.
     """
     plan = make_plan(x, kernel, peephole, rows, saves=False)
-    outputs, state, _ = _in_usual_layout(x, kernel, bias, initial_state, plan, saves=False)
+    outputs, state, _ = in_usual_layout(x, kernel, bias, initial_state, plan, saves=False)
     return outputs, state
 
 
-def make_plan(x: jax.Array, kernel: jax.Array, peephole, rows: int | None, *, saves: bool) -> Plan:
-    """Sizes for x `[B, T, H, W, C]`, with the first packing whose state fits VMEM.
-
-    Raises:
-      Refused: see `conv_lstm`.
-    """
-    if peephole is not None:
-        raise Refused("conv_lstm has no peepholes in a kernel: three more arrays of a frame's size would fill VMEM")
-    if x.dtype not in (jnp.float32, jnp.bfloat16) or kernel.dtype != x.dtype:
-        raise Refused(f"conv_lstm needs x and kernel in float32 or bfloat16 both, got {x.dtype} and {kernel.dtype}")
-    batch, steps, height, width, channels = x.shape
-    if 0 in x.shape or (rows is not None and height % rows):
-        raise Refused(f"conv_lstm needs rows that divide the height and no empty axis, got x {x.shape}, rows={rows}")
-    window, features = kernel.shape[:2], kernel.shape[-1] // 4
-    smallest = 0
-    for packing in packings(batch, width, window[1], x.dtype):
-        in_row = packing.columns * packing.sublanes
-        fitting = [r for r in range(1, height + 1) if height % r == 0 and r * in_row <= PRODUCT_ROWS]
-        plan = Plan(packing, steps, height, channels, features, window, rows or max(fitting, default=1), x.dtype)
-        needed = vmem_bytes(plan, saves)
-        if needed <= VMEM_LIMIT:
-            return plan
-        smallest = min(smallest or needed, needed)
-    raise Refused(f"conv_lstm has {VMEM_LIMIT >> 20} MiB of VMEM for its state, x {x.shape} needs {smallest >> 20}")
-
-
-def vmem_bytes(plan: Plan, saves: bool) -> int:
-    """What the kernel holds in VMEM, everything that goes in or out twice, and the values of one step."""
-    gates = 4 * plan.gate
-    state = 2 * plan.bytes(plan.halo_positions, plan.lanes, plan.dtype)
-    state += plan.bytes(plan.positions, plan.gate, "float32")
-    weights = 2 * plan.bytes(plan.taps * plan.lanes, gates, plan.dtype)
-    lanes = plan.lanes if plan.channels > LANES else LANES
-    block = plan.bytes(plan.area, lanes, plan.dtype) + 3 * plan.bytes(plan.area, plan.gate, "float32")
-    if saves:
-        block += plan.bytes(plan.area, gates + plan.gate + plan.lanes, plan.dtype)
-    # Products twice, and beside them the operand that joins all taps, sums and gates in flight.
-    values = 6 * plan.bytes(plan.area, gates, "float32") + plan.bytes(plan.area, plan.taps * plan.lanes, plan.dtype)
-    return state + weights + 4 * block + values
-
-
-def _in_usual_layout(x, kernel, bias, initial_state, plan: Plan, *, saves: bool):
+def in_usual_layout(x, kernel, bias, initial_state, plan: Plan, *, saves: bool):
     usual = serves_usual_layout(plan)
     packing = plan.packing
     state = None if initial_state is None else tuple(packing.pack(s[:, None])[0] for s in initial_state)
@@ -100,41 +60,11 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
     (h, c), c in float32, and what the backward pass needs if `saves`: gates, cells, and hidden state and input.
     """
     packing, dtype = plan.packing, plan.dtype
-    gates, frames = 4 * plan.gate, plan.steps * plan.frame_blocks
-    all_lanes = packing.groups * packing.sublanes
-
-    def frame_of(step, lag):
-        index = jnp.clip(step - lag, 0, frames - 1)
-        return index // plan.frame_blocks, jnp.minimum(index % plan.frame_blocks, plan.blocks - 1)
-
-    def packed_spec(channels, lag):
-        shape = (None, plan.rows, packing.columns, packing.sublanes, channels)
-
-        def index(group, step):
-            frame, block = frame_of(step, lag)
-            return frame, block, 0, group, 0
-
-        return pl.BlockSpec(shape, index)
-
-    def usual_spec(channels, lag):
-        def index(group, step):
-            frame, block = frame_of(step, lag)
-            return group, frame, block, 0, 0
-
-        return pl.BlockSpec((8, None, plan.rows, packing.width, channels), index)
-
-    def state_spec(channels, lag, frame):
-        """A block of the one frame, moved while that frame is worked on."""
-
-        def index(group, step):
-            block = jnp.clip(step - lag - frame * plan.frame_blocks, 0, plan.blocks - 1)
-            return block, 0, group, 0
-
-        return pl.BlockSpec((plan.rows, packing.columns, packing.sublanes, channels), index)
-
+    walk = Walk(plan, max(plan.blocks, plan.gates_lag), backwards=False)
+    gates, all_sublanes = 4 * plan.gate, packing.groups * packing.sublanes
     weights = plan.halve_sigmoids(plan.arrange_kernel(kernel)).reshape(-1, gates)
     in_specs = [
-        usual_spec(plan.channels, 0) if usual else packed_spec(plan.channels, 0),
+        walk.usual(plan.channels, 0) if usual else walk.packed(plan.channels, 0),
         pl.BlockSpec(weights.shape, lambda group, step: (0, 0)),
         pl.BlockSpec((1, gates), lambda group, step: (0, 0)),
     ]
@@ -142,24 +72,27 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
     if state is not None:
         h, c = (jnp.pad(s, [(0, 0)] * 3 + [(0, plan.gate - plan.features)]) for s in state)
         operands += [h.astype(dtype), c.astype(jnp.float32)]
-        in_specs += [state_spec(plan.gate, 0, 0), state_spec(plan.gate, plan.gates_lag, 0)]
+        in_specs += [walk.state(plan.gate, 0, 0), walk.state(plan.gate, plan.gates_lag, 0)]
 
     def packed_shape(channels):
-        return jax.ShapeDtypeStruct((plan.steps, plan.height, packing.columns, all_lanes, channels), dtype)
+        return jax.ShapeDtypeStruct((plan.steps, plan.height, packing.columns, all_sublanes, channels), dtype)
 
     if usual:
         outputs = jax.ShapeDtypeStruct((*x.shape[:4], plan.features), dtype)
-        out_specs = [usual_spec(plan.features, plan.gates_lag)]
+        out_specs = [walk.usual(plan.features, plan.gates_lag)]
     else:
-        outputs, out_specs = packed_shape(plan.features), [packed_spec(plan.features, plan.gates_lag)]
-    out_shape = [outputs, jax.ShapeDtypeStruct((plan.height, packing.columns, all_lanes, plan.features), jnp.float32)]
-    out_specs.append(state_spec(plan.features, plan.gates_lag, plan.steps - 1))
+        outputs, out_specs = packed_shape(plan.features), [walk.packed(plan.features, plan.gates_lag)]
+    out_shape = [
+        outputs,
+        jax.ShapeDtypeStruct((plan.height, packing.columns, all_sublanes, plan.features), jnp.float32),
+    ]
+    out_specs.append(walk.state(plan.features, plan.gates_lag, plan.steps - 1))
     if saves:
         out_shape += [packed_shape(gates), packed_shape(plan.gate), packed_shape(plan.lanes)]
         out_specs += [
-            packed_spec(gates, plan.gates_lag),
-            packed_spec(plan.gate, plan.gates_lag),
-            packed_spec(plan.lanes, plan.products_lag),
+            walk.packed(gates, plan.gates_lag),
+            walk.packed(plan.gate, plan.gates_lag),
+            walk.packed(plan.lanes, plan.products_lag),
         ]
     scratch = [
         pltpu.VMEM((2, *plan.halo_shape, plan.lanes), dtype),
@@ -169,8 +102,8 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
     if usual:
         scratch += [words_scratch(plan, plan.channels), words_scratch(plan, plan.features)]
     outputs, c, *saved = call(
-        partial(_kernel, plan=plan, usual=usual, starts=state is not None, saves=saves),
-        grid=(packing.groups, frames + plan.gates_lag),
+        partial(_kernel, walk=walk, usual=usual, starts=state is not None, saves=saves),
+        grid=(packing.groups, walk.steps + plan.gates_lag),
         in_specs=in_specs,
         out_specs=out_specs,
         out_shape=out_shape,
@@ -181,7 +114,7 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
     return outputs, (None if usual else outputs[-1], c), saved
 
 
-def _kernel(*refs, plan: Plan, usual: bool, starts: bool, saves: bool):
+def _kernel(*refs, walk: Walk, usual: bool, starts: bool, saves: bool):
     refs = list(refs)
     x_ref, weights_ref, bias_ref = refs[:3]
     del refs[:3]
@@ -194,16 +127,12 @@ def _kernel(*refs, plan: Plan, usual: bool, starts: bool, saves: bool):
         gates_ref, cells_ref, both_ref = refs[:3]
         del refs[:3]
     both, cells, products = refs[:3]  # hidden state beside input, for even and odd frames; c; products of two steps
+    plan = walk.plan
     packing, columns, dtype = plan.packing, plan.packing.columns, plan.dtype
     top, left = plan.before
     right = plan.after[1]
     blocks, area, gate = plan.blocks, plan.area, plan.gate
     step = pl.program_id(1)
-    last = plan.steps * plan.frame_blocks - 1
-
-    def at(lag):
-        index = jnp.clip(step - lag, 0, last)
-        return index // plan.frame_blocks, index % plan.frame_blocks
 
     def put(parity, block, value, lanes):
         """`[rows, columns, sublanes, n]` into the frame, and its outer columns beside the parts that they border on."""
@@ -242,7 +171,7 @@ def _kernel(*refs, plan: Plan, usual: bool, starts: bool, saves: bool):
             jax.lax.fori_loop(0, blocks, clear, None)
 
     def gates_of_block(frame, block):
-        gates = jnp.tanh(products[(step + 1) % 2] + bias_ref[...])
+        gates = jnp.tanh(products[(step + 1) & 1] + bias_ref[...])
         forget_input = 0.5 * gates[:, : 2 * gate] + 0.5
         output = 0.5 * gates[:, 2 * gate : 3 * gate] + 0.5
         if gate < LANES:
@@ -264,13 +193,13 @@ def _kernel(*refs, plan: Plan, usual: bool, starts: bool, saves: bool):
         return h
 
     def products_of_block(frame, block):
-        parity = frame % 2
+        parity = frame & 1
         taps = [
             both[parity, pl.ds(block * plan.rows + i, plan.rows), j : j + columns].reshape(area, plan.lanes)
             for i in range(plan.window[0])
             for j in range(plan.window[1])
         ]
-        products[step % 2] = jnp.dot(
+        products[step & 1] = jnp.dot(
             jnp.concatenate(taps, 1), weights_ref[...], preferred_element_type=jnp.float32, precision=plan.precision
         )
         if saves:
@@ -280,29 +209,29 @@ def _kernel(*refs, plan: Plan, usual: bool, starts: bool, saves: bool):
     def input_of_block(frame, block):
         lanes = slice(gate, gate + plan.channels)
         if not usual:
-            put(frame % 2, block, x_ref[...], lanes)
+            put(frame & 1, block, x_ref[...], lanes)
             return
         value = jnp.stack([jnp.stack(row) for row in read_usual(x_ref[...], refs[3], plan)])
-        put(frame % 2, block, value, lanes)
+        put(frame & 1, block, value, lanes)
 
     # In this order the compiler sees that they do not wait for each other: it cannot tell one half of `both` from the
     # other, so all reads of it come first.
-    gates_at, products_at, input_at = at(plan.gates_lag), at(plan.products_lag), at(0)
-    if plan.frame_blocks == blocks:
+    gates_at, products_at, input_at = (walk.at(step, lag) for lag in (plan.gates_lag, plan.products_lag, 0))
+    if walk.frame_blocks == blocks:
         h = gates_of_block(*gates_at)
         products_of_block(*products_at)
         input_of_block(*input_at)
-        put((gates_at[0] + 1) % 2, gates_at[1], h, slice(0, gate))
+        put((gates_at[0] + 1) & 1, gates_at[1], h, slice(0, gate))
     else:
         # A frame of few blocks: some steps go by until what the next frame needs is there.
         @pl.when(gates_at[1] < blocks)
         def _():
-            put((gates_at[0] + 1) % 2, gates_at[1], gates_of_block(*gates_at), slice(0, gate))
+            put((gates_at[0] + 1) & 1, gates_at[1], gates_of_block(*gates_at), slice(0, gate))
 
         pl.when(products_at[1] < blocks)(partial(products_of_block, *products_at))
         pl.when(input_at[1] < blocks)(partial(input_of_block, *input_at))
 
-    @pl.when(step - plan.gates_lag >= (plan.steps - 1) * plan.frame_blocks)
+    @pl.when(step - plan.gates_lag >= (plan.steps - 1) * walk.frame_blocks)
     def _():
         block = jnp.minimum(gates_at[1], blocks - 1)
         c = cells[block].reshape(plan.rows, columns, packing.sublanes, gate)
