@@ -1,0 +1,231 @@
+"""Convolution on TPUs as an implicit matrix product, with what may follow it: bias, residual, activation."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from ..dispatch import Refused
+from ..pallas_tpu import call
+from ..reference import ACTIVATIONS
+from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Geometry, Pairs, Plan, fill, geometry, products
+
+# Outputs of one product, in lines. Their float32 sums take a register for every 8 lines and 128 features, of 64.
+_LINES = 448
+# Cycles that a step of the grid costs beside its work, and bytes that the memory gives in a cycle (v5e; v6e has twice).
+_STEP_CYCLES, _BYTES_PER_CYCLE = 500, 546
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Sequence[int],
+    padding: Pairs,
+    dilation: Sequence[int],
+    groups: int,
+    **blocks: int | None,
+) -> jax.Array:
+    """Convolution of x `[N, *spatial, C]` with kernel `[*window, C, F]` to `[N, *spatial', F]` in x's dtype.
+
+    `blocks` are those of `conv_and_more`.
+
+    Raises:
+      Refused: groups, nothing to compute, or not even one row fits into VMEM.
+    """
+    if groups != 1:
+        raise Refused(f"the dense kernel has no groups, got groups={groups}")
+    return conv_and_more(x, kernel, strides=strides, padding=padding, dilation=dilation, **blocks)
+
+
+def conv_and_more(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    residual: jax.Array | None = None,
+    *,
+    strides: Sequence[int],
+    padding: Pairs,
+    dilation: Sequence[int],
+    activation: str | None = None,
+    inside: int | None = None,
+    frames: int | None = None,
+    rows: int | None = None,
+    columns: int | None = None,
+    features: int | None = None,
+    fold: int | None = None,
+    lines: int | None = None,
+) -> jax.Array:
+    """`activation(conv(x, kernel) + bias + residual)` in x's dtype, everything before that in float32.
+
+    Args:
+      x: `[N, *spatial, C]`, one to three spatial axes, float32 or bfloat16.
+      kernel: `[*window, C, F]`.
+      bias: `[F]` or None.
+      residual: as the result, or None.
+      inside: 1 for the batch inside the columns, 0 for outside; None: inside if it is a multiple of 8.
+      frames, rows, columns, features: outputs of one step of the grid.
+      fold: rows of outputs side by side in one product.
+      lines: outputs of one product.
+
+    Raises:
+      Refused: nothing to compute, or not even one row fits into VMEM.
+    """
+    window, out_features = kernel.shape[:-2], kernel.shape[-1]
+    g = geometry(x, window, out_features, strides=strides, padding=padding, dilation=dilation, inside=inside)
+    plan = Plan(g, choose(g, frames, rows, columns, features, fold, lines, residual is not None))
+    b = plan.blocks
+    spatial = tuple(
+        (size + sum(pad) - (reach - 1) * rate - 1) // stride + 1
+        for size, pad, reach, rate, stride in zip(x.shape[1:-1], padding, window, dilation, strides, strict=True)
+    )
+    operands = [g.view(x, g.size), plan.matrix(kernel.astype(x.dtype))]
+    specs = [plan.x_spec, plan.matrix_spec]
+    padded = ((0, plan.grid[0] * b.features - g.features),)
+    if bias is not None:
+        operands.append(jnp.pad(bias.astype(jnp.float32), padded)[None])
+        specs.append(pl.BlockSpec((1, b.features), lambda f, n, w, d, h: (0, f)))
+    out_spec = plan.out_spec(b.frames, b.rows, b.columns)
+    if residual is not None:
+        added = g.view(residual.astype(x.dtype), g.out)
+        operands.append(jnp.pad(added, ((0, 0),) * 4 + padded))
+        specs.append(out_spec)
+    y = call(
+        partial(_kernel, plan, activation, bias is not None, residual is not None),
+        out_shape=jax.ShapeDtypeStruct(plan.out_shape(g.out), x.dtype),
+        grid=plan.grid,
+        in_specs=specs,
+        out_specs=out_spec,
+        scratch_shapes=[pltpu.VMEM(plan.scratch, x.dtype)],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("arbitrary",) * len(plan.grid), vmem_limit_bytes=LIMIT
+        ),
+        name="conv",
+    )(*operands)
+    return g.restore(y[..., : g.features], (x.shape[0], *spatial, g.features))
+
+
+def choose(
+    g: Geometry,
+    frames: int | None,
+    rows: int | None,
+    columns: int | None,
+    features: int | None,
+    fold: int | None,
+    lines: int | None,
+    has_residual: bool,
+) -> Blocks:
+    """Blocks for a convolution: those given as far as they fit, the others by estimated time.
+
+    Raises:
+      Refused: not even one row fits into VMEM.
+    """
+    d, h, w = g.out
+    features = _lanes(g.features, features or 256)
+    if fold is None:
+        # Two rows of at most 64 features fill 128 columns of a matrix unit.
+        fold = 2 if 2 * g.features <= 128 and g.window[1] > 1 else 1
+    fold = max(1, min(fold, h)) if features == g.features else 1
+    least_columns = _divisors(w, g) if g.window[2] == 1 and g.strides[2] == 1 and g.padding[2] == (0, 0) else [w]
+    best = None
+    for columns_ in [columns] if columns in least_columns else least_columns:
+        for frames_ in [min(frames, d)] if frames else sorted({1, 2, 4, 8, d} & set(range(1, d + 1))):
+            for rows_ in [min(rows, h)] if rows else _row_counts(h, fold):
+                rows_ = max(fold, rows_ // fold * fold)
+                blocks = Blocks(frames_, rows_, columns_, features, fold, lines or _LINES, rows_)
+                plan = Plan(g, blocks)
+                if plan.bytes + (4 if has_residual else 2) * plan.out_bytes > BUDGET:
+                    continue
+                cost = _cycles(plan)
+                if best is None or cost < best[0]:
+                    best = cost, blocks
+    if best is None:
+        raise Refused(f"a row of {w} x {g.inside} pixels with {g.channels} channels does not fit into VMEM")
+    return best[1]
+
+
+def _lanes(features: int, most: int) -> int:
+    """Features of a block: all, or a multiple of 128."""
+    return features if features <= most else max(128, most // 128 * 128)
+
+
+def _divisors(columns: int, g: Geometry) -> list[int]:
+    """Into how many columns rows may be cut, where nothing beside a column is needed for it."""
+    lines = 1 if g.is_inside else 16
+    return [n for n in range(1, columns + 1) if columns % n == 0 and (n % lines == 0 or n == columns)]
+
+
+def _row_counts(rows: int, fold: int) -> list[int]:
+    """Every number of rows that cuts them into a different number of blocks."""
+    return sorted({-(-rows // blocks) for blocks in range(1, rows + 1)} | {min(rows, fold)})
+
+
+def _cycles(plan: Plan) -> float:
+    """An estimate by which blocks are compared: copies overlap products, but for the first and the last step."""
+    g, b = plan.geometry, plan.blocks
+    steps = math.prod(plan.grid)
+    x_bytes = plan.bytes_of_x
+    matrix = len(plan.taps) * g.channels * b.fold * b.features * g.dtype.itemsize
+    lines = b.frames * b.rows * b.columns * g.inside
+    tiles = -(-len(plan.taps) * g.channels // 128) * -(-b.fold * b.features // 128) / b.fold
+    product = lines * tiles / 4 + plan.planes * math.prod(plan.seen) * g.inside * -(-g.channels // 128) / 16 * 1.5
+    copy = (x_bytes + plan.out_bytes) / _BYTES_PER_CYCLE
+    edges = (x_bytes + matrix + plan.out_bytes) / _BYTES_PER_CYCLE
+    return edges + steps * (max(product, copy) + _STEP_CYCLES)
+
+
+def _kernel(plan: Plan, activation: str | None, has_bias: bool, has_residual: bool, x_ref, matrix, *others) -> None:
+    *added, out, scratch = others
+    bias = added[0] if has_bias else None
+    residual = added[-1] if has_residual else None
+    g, b = plan.geometry, plan.blocks
+    at = tuple(pl.program_id(axis) for axis in (3, 4, 2))
+    fill(plan, x_ref, scratch, plan.start(*at), plan.held_from(*at))
+    units = b.rows // b.fold // plan.group
+
+    def some_rows(index: Any, carry: Any) -> Any:
+        d, unit = (index // units, index % units * plan.group) if b.frames > 1 else (0, index * plan.group)
+        for low, count in chunks(plan):
+            sums = products(plan, scratch, matrix, d, unit, low, count)
+            for f in range(b.fold):
+                value = sums[:, f * b.features : (f + 1) * b.features]
+                store(plan, out, d, unit * b.fold + f, low, count, value, bias, residual, activation)
+        return carry
+
+    lax.fori_loop(0, b.frames * units, some_rows, 0)
+
+
+def chunks(plan: Plan) -> list[tuple[int, int]]:
+    """A row cut into whole tiles and whole columns: first line and how many."""
+    lines = plan.blocks.columns * plan.geometry.inside
+    unit = math.lcm(16, plan.geometry.inside)
+    count = -(-lines // max(plan.blocks.lines // unit * unit, unit))
+    each = -(-(-(-lines // count)) // unit) * unit
+    return [(low, min(each, -(-(lines - low) // 16) * 16)) for low in range(0, lines, each)]
+
+
+def store(
+    plan: Plan, out, d, row, low: int, count: int, value: jax.Array, bias, residual, activation: str | None
+) -> None:
+    """Adds, activates and stores sums `[group * count, features]` of rows `row`, `row + fold`, ... of a frame."""
+    g, b = plan.geometry, plan.blocks
+    n = plan.group
+    if bias is not None:
+        value = value + bias[...]
+    columns = min(low + count, b.columns * g.inside) // g.inside - low // g.inside
+    rows = pl.ds(row, n, b.fold) if n > 1 and b.fold > 1 else pl.ds(row, n)
+    value = value.reshape(n, count, b.features)[:, : columns * g.inside]
+    where = (d, rows, pl.ds(low // g.inside, columns))
+    if g.is_inside:
+        value = value.reshape(n, columns, g.inside, b.features)
+    else:
+        where = (0, *where)
+    if residual is not None:
+        value = value + residual[where].astype(jnp.float32)
+    out[where] = ACTIVATIONS[activation](value).astype(out.dtype)

@@ -1,0 +1,411 @@
+"""What the TPU kernels of convolution share: how an image lies in VMEM, and windows as products of its rows.
+
+Inputs of one, two or three spatial axes are seen as frames, rows and columns. The batch lies either inside the columns,
+`[frames, rows, columns, N, C]`, as XLA's own convolutions like it, or outside, `[N, frames, rows, columns, C]`. Either
+way a row is a matrix `[columns * inside, C]`, with `inside` = N or 1, and the pixel to the right is `inside` lines down.
+
+A block's rows are copied into a scratch with their padding. Where `inside` is a multiple of 8 the lines that a tap of
+the window needs start on a tile, so one plane a stride's phase serves all taps; otherwise every tap has a plane of its
+own, shifted once, when the row is copied. Frames and rows are addresses and never move. The lines of several taps, side
+by side in lanes, times the kernel's matrix for these taps are one product.
+
+With `fold` rows of outputs in one product, side by side in lanes, a kernel of few features fills the matrix unit. The
+kernel's matrix then holds the kernel `fold` times, each a row lower, with zeros between, and the products for those
+zeros are the price: an infinity or NaN in x makes NaN of the outputs that share a product with those that see it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from ..dispatch import Refused
+
+type Pairs = tuple[tuple[int, int], ...]
+
+# Bytes of VMEM that a kernel's buffers may take, and what the compiler is told. v5e and v6e have 128 MiB.
+BUDGET = 80 << 20
+LIMIT = 110 << 20
+# bfloat16 has 16 lines a tile, float32 has 8; half a tile of bfloat16 is an address still.
+_LINES = 16
+
+
+def up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution as frames, rows and columns: every pair of tuples below is in this order."""
+
+    batch: int
+    size: tuple[int, int, int]
+    channels: int
+    window: tuple[int, int, int]
+    features: int
+    strides: tuple[int, int, int]
+    padding: Pairs
+    dilation: tuple[int, int, int]
+    is_inside: bool
+    dtype: Any
+
+    @property
+    def out(self) -> tuple[int, int, int]:
+        each = zip(self.size, self.padding, self.reach, self.strides, strict=True)
+        d, h, w = ((size + sum(pad) - reach) // stride + 1 for size, pad, reach, stride in each)
+        return d, h, w
+
+    @property
+    def reach(self) -> tuple[int, int, int]:
+        d, h, w = ((window - 1) * dilation + 1 for window, dilation in zip(self.window, self.dilation, strict=True))
+        return d, h, w
+
+    @property
+    def inside(self) -> int:
+        return self.batch if self.is_inside else 1
+
+    @property
+    def outside(self) -> int:
+        return 1 if self.is_inside else self.batch
+
+    def arrange(self, x: jax.Array) -> jax.Array:
+        """`[N, *spatial, C]` with any spatial axes that have as many pixels, as the kernel takes it."""
+        x = x.reshape(self.batch, -1, *x.shape[-1:])
+        return x.transpose(1, 0, 2) if self.is_inside else x
+
+    def view(self, x: jax.Array, size: Sequence[int]) -> jax.Array:
+        x = self.arrange(x)
+        shape = (*size, self.batch) if self.is_inside else (self.batch, *size)
+        return x.reshape(*shape, x.shape[-1])
+
+    def restore(self, y: jax.Array, shape: Sequence[int]) -> jax.Array:
+        """Back to `[N, *spatial, F]` of the given shape."""
+        if self.is_inside:
+            y = y.reshape(-1, self.batch, y.shape[-1]).transpose(1, 0, 2)
+        return y.reshape(shape)
+
+
+def geometry(
+    x: Any,
+    window: Sequence[int],
+    features: int,
+    *,
+    strides: Sequence[int],
+    padding: Pairs,
+    dilation: Sequence[int],
+    inside: int | None,
+) -> Geometry:
+    """The convolution of x `[N, *spatial, C]`, of one to three spatial axes, as frames, rows and columns.
+
+    Raises:
+      Refused: there is nothing to compute.
+    """
+    n, *size, channels = x.shape
+    missing = 3 - len(size)
+    # The batch inside the columns costs no shifts, and XLA's convolutions have it there as well.
+    is_inside = n % 8 == 0 if inside is None else bool(inside)
+    axes = [
+        (1,) * missing + tuple(size),
+        (1,) * missing + tuple(window),
+        (1,) * missing + tuple(strides),
+        ((0, 0),) * missing + tuple(padding),
+        (1,) * missing + tuple(dilation),
+    ]
+    d, h, w = zip(*axes, strict=True)
+    if _is_free(h) and _is_free(w) and not _is_free(d):
+        # Along time alone: time becomes the rows, and all pixels of a frame a row of its own.
+        d, h, w = (1, 1, 1, (0, 0), 1), d, (h[0] * w[0], 1, 1, (0, 0), 1)
+    size, window, strides, padding, dilation = zip(d, h, w, strict=True)
+    it = Geometry(n, size, channels, window, features, strides, padding, dilation, is_inside, jnp.dtype(x.dtype))
+    if min(n, *size, channels, features, *it.out) < 1:
+        raise Refused(f"there is nothing to compute for x {tuple(x.shape)} and a window of {tuple(window)}")
+    return it
+
+
+def _is_free(axis: tuple[Any, ...]) -> bool:
+    return axis[1] == 1 and axis[2] == 1 and axis[3] == (0, 0)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What one step of the grid computes, and how. Rows are of convolution outputs.
+
+    `hop` rows further down starts the next step; with pooling behind it a step computes more rows than that, the first
+    of which is `first` (0, or negative with pooling that pads).
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    features: int
+    fold: int
+    lines: int
+    hop: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A convolution cut into blocks, as the kernels are traced for it. All of it is static."""
+
+    geometry: Geometry
+    blocks: Blocks
+
+    @property
+    def grid(self) -> tuple[int, int, int, int, int]:
+        """Blocks of features, images, columns, frames and rows. The last varies fastest, the kernel stays longest."""
+        g, b = self.geometry, self.blocks
+        frames, rows, columns = g.out
+        return (
+            -(-g.features // b.features),
+            g.outside,
+            -(-columns // b.columns),
+            -(-frames // b.frames),
+            -(-rows // b.hop),
+        )
+
+    @property
+    def seen(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of x that a block's outputs see, padding included."""
+        g, b = self.geometry, self.blocks
+        d, h, w = (
+            (count - 1) * stride + reach
+            for count, stride, reach in zip((b.frames, b.rows, b.columns), g.strides, g.reach, strict=True)
+        )
+        return d, h, w
+
+    @property
+    def held(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of x that a block holds: what it sees, or all there are."""
+        d, h, w = (min(seen, size) for seen, size in zip(self.seen, self.geometry.size, strict=True))
+        return d, h, self.geometry.size[2] if self.grid[2] == 1 else w
+
+    @property
+    def is_shifted(self) -> bool:
+        return self.geometry.inside % 8 != 0 and self.geometry.window[2] > 1
+
+    @property
+    def planes(self) -> int:
+        return self.geometry.window[2] if self.is_shifted else min(self.geometry.strides[2], self.geometry.reach[2])
+
+    @property
+    def group(self) -> int:
+        """Rows of outputs in one product, each with its `fold`."""
+        b = self.blocks
+        units = b.rows // b.fold
+        most = max(1, b.lines // up(b.columns * self.geometry.inside, _LINES))
+        return max(n for n in range(1, min(units, most) + 1) if units % n == 0)
+
+    @property
+    def line_count(self) -> int:
+        """Lines that a scratch row has: outputs in full tiles, and what the last taps reach beyond them."""
+        g, b = self.geometry, self.blocks
+        last = 0 if self.is_shifted else (g.reach[2] - 1) // g.strides[2] * g.inside
+        return up(up(b.columns * g.inside, _LINES) + last, _LINES)
+
+    @property
+    def scratch(self) -> tuple[int, int, int, int]:
+        return self.planes, self.seen[0] * self.seen[1], self.line_count, self.geometry.channels
+
+    @property
+    def taps(self) -> list[tuple[int, int, int]]:
+        """Offsets of x, in frames, rows and taps of columns, in the order of the kernel's matrix."""
+        g = self.geometry
+        rows = sorted(
+            {f * g.strides[1] + i * g.dilation[1] for f in range(self.blocks.fold) for i in range(g.window[1])}
+        )
+        frames = [i * g.dilation[0] for i in range(g.window[0])]
+        return [(d, h, j) for d in frames for h in rows for j in range(g.window[2])]
+
+    def matrix(self, kernel: jax.Array) -> jax.Array:
+        """The kernel `[*window, C, F]` as `[blocks of features, taps * C, fold * features of a block]`."""
+        g, b = self.geometry, self.blocks
+        blocks = self.grid[0]
+        kernel = kernel.reshape(*g.window, g.channels, g.features)
+        kernel = jnp.pad(kernel, ((0, 0),) * 4 + ((0, blocks * b.features - g.features),))
+        if b.fold > 1:
+            offsets = [h for _, h, j in self.taps[: len(self.taps) // g.window[0]] if j == 0]
+            nothing = jnp.zeros_like(kernel[:, 0])
+            folded = []
+            for f in range(b.fold):
+                rows = [divmod(offset - f * g.strides[1], g.dilation[1]) for offset in offsets]
+                there = [not rest and 0 <= row < g.window[1] for row, rest in rows]
+                folded.append(
+                    jnp.stack([kernel[:, r[0]] if ok else nothing for r, ok in zip(rows, there, strict=True)], 1)
+                )
+            kernel = jnp.stack(folded, -2)
+        kernel = kernel.reshape(len(self.taps) * g.channels, b.fold, blocks, b.features)
+        return kernel.transpose(2, 0, 1, 3).reshape(blocks, len(self.taps) * g.channels, b.fold * b.features)
+
+    @property
+    def matrix_spec(self) -> pl.BlockSpec:
+        shape = (1, len(self.taps) * self.geometry.channels, self.blocks.fold * self.blocks.features)
+        return pl.BlockSpec(shape, lambda f, n, w, d, h: (f, 0, 0))
+
+    def start(self, d: Any, h: Any, w: Any) -> tuple[Any, Any, Any]:
+        """The first frame, row and column that a block sees, which may be padding."""
+        g, b = self.geometry, self.blocks
+        return (
+            d * (b.frames * g.strides[0]) - g.padding[0][0],
+            (h * b.hop + b.first) * g.strides[1] - g.padding[1][0],
+            w * (b.columns * g.strides[2]) - g.padding[2][0],
+        )
+
+    def held_from(self, d: Any, h: Any, w: Any) -> tuple[Any, Any, Any]:
+        """The first frame, row and column of x that a block holds: Mosaic pads no block in front."""
+        each = zip(self.start(d, h, w), self.geometry.size, self.held, strict=True)
+        d, h, w = (jnp.clip(start, 0, size - held) for start, size, held in each)
+        return d, h, w
+
+    @property
+    def x_spec(self) -> pl.BlockSpec:
+        """Blocks that overlap by what their windows share, of x as `Geometry.view` has it."""
+        g = self.geometry
+        held = tuple(pl.Element(count) for count in self.held)
+        channels = pl.Element(g.channels)
+        if g.is_inside:
+            shape = (*held, pl.Element(g.batch), channels)
+            return pl.BlockSpec(shape, lambda f, n, w, d, h: (*self.held_from(d, h, w), 0, 0))
+        return pl.BlockSpec((pl.Element(1), *held, channels), lambda f, n, w, d, h: (n, *self.held_from(d, h, w), 0))
+
+    def out_spec(self, frames: int, rows: int, columns: int) -> pl.BlockSpec:
+        """Blocks of that many frames, rows and columns, with the block's features, of an array like the output."""
+        features = self.blocks.features
+        if self.geometry.is_inside:
+            shape = (frames, rows, columns, self.geometry.batch, features)
+            return pl.BlockSpec(shape, lambda f, n, w, d, h: (d, h, w, 0, f))
+        return pl.BlockSpec((1, frames, rows, columns, features), lambda f, n, w, d, h: (n, d, h, w, f))
+
+    def out_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        g = self.geometry
+        features = self.grid[0] * self.blocks.features
+        return (*size, g.batch, features) if g.is_inside else (g.batch, *size, features)
+
+    @property
+    def bytes_of_x(self) -> int:
+        g = self.geometry
+        lines = up(self.held[2] * g.inside, _LINES)
+        return self.held[0] * self.held[1] * lines * up(g.channels, 128) * g.dtype.itemsize
+
+    @property
+    def bytes(self) -> int:
+        """VMEM for x and the kernel, both twice since the next block comes while this one is computed, and scratch."""
+        g, b = self.geometry, self.blocks
+        matrix = len(self.taps) * g.channels * up(b.fold * b.features, 128)
+        scratch = math.prod(self.scratch[:3]) * up(g.channels, 128)
+        return 2 * self.bytes_of_x + (2 * matrix + scratch) * g.dtype.itemsize
+
+    @property
+    def out_bytes(self) -> int:
+        b = self.blocks
+        lines = up(b.columns * self.geometry.inside, _LINES)
+        return b.frames * b.rows * lines * up(b.features, 128) * self.geometry.dtype.itemsize
+
+
+def fill(plan: Plan, x_ref: Any, scratch: Any, starts: tuple[Any, Any, Any], helds: tuple[Any, Any, Any]) -> None:
+    """Copies a block into its planes, with zeros where it is padded.
+
+    Args:
+      x_ref: the block, as `Plan.x_spec` has it.
+      scratch: of shape `Plan.scratch`.
+      starts: the first frame, row and column that the block sees.
+      helds: and that it holds.
+    """
+    g = plan.geometry
+    frames, rows, _ = plan.seen
+    pieces = _pieces(plan)
+    gaps = _gaps(plan, pieces)
+
+    def copy(index: Any, carry: Any) -> Any:
+        d, h = (index // rows, index % rows) if frames > 1 else (0, index)
+        d_there, h_there = starts[0] + d, starts[1] + h
+        is_there = (d_there >= 0) & (d_there < g.size[0]) & (h_there >= 0) & (h_there < g.size[1])
+
+        @pl.when(is_there)
+        def _() -> None:
+            at = (d_there - helds[0], h_there - helds[1])
+            for plane, source, count, target in pieces:
+                columns = pl.ds(source, count, g.strides[2]) if g.strides[2] > 1 else pl.ds(source, count)
+                if g.is_inside:
+                    line = x_ref[at[0], at[1], columns].reshape(count * g.batch, g.channels)
+                else:
+                    line = x_ref[0, at[0], at[1], columns]
+                scratch[plane, index, pl.ds(target, count * g.inside)] = line
+            for plane, low, count in gaps:
+                scratch[plane, index, pl.ds(low, count)] = jnp.zeros((count, g.channels), scratch.dtype)
+
+        @pl.when(jnp.logical_not(is_there))
+        def _() -> None:
+            scratch[:, index] = jnp.zeros((plan.planes, *plan.scratch[2:]), scratch.dtype)
+
+        return carry
+
+    lax.fori_loop(0, frames * rows, copy, 0)
+
+
+def _pieces(plan: Plan) -> list[tuple[int, int, int, int]]:
+    """Which columns of x go where: plane, first column of the block, how many, first line. Columns are static."""
+    g, b = plan.geometry, plan.blocks
+    stride, low = g.strides[2], g.padding[2][0]
+    pieces = []
+    for plane in range(plan.planes):
+        offset = plane * g.dilation[2] if plan.is_shifted else plane
+        slots = b.columns if plan.is_shifted else plan.line_count // g.inside
+        # Slot m of a plane has column m * stride + offset - low of x, where that is one.
+        first = max(0, -(-(low - offset) // stride))
+        last = min(slots - 1, (plan.held[2] - 1 + low - offset) // stride)
+        if last >= first:
+            pieces.append((plane, first * stride + offset - low, last - first + 1, first * g.inside))
+    return pieces
+
+
+def _gaps(plan: Plan, pieces: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int]]:
+    """Lines of each plane that no piece fills: plane, first line, how many."""
+    filled = {plane: (target, target + count * plan.geometry.inside) for plane, _, count, target in pieces}
+    gaps = []
+    for plane in range(plan.planes):
+        low, high = filled.get(plane, (0, 0))
+        gaps += [(plane, 0, low), (plane, high, plan.line_count - high)]
+    return [gap for gap in gaps if gap[2]]
+
+
+def products(plan: Plan, scratch: Any, matrix: Any, d: Any, unit: Any, low: int, count: int) -> jax.Array:
+    """Outputs of `group` rows, `[group * count, fold * features]` float32, from line `low` of a row on.
+
+    Args:
+      scratch: as `fill` left it.
+      matrix: a block of `Plan.matrix`, a reference.
+      d: the frame in the block.
+      unit: the first row in the block, in units of `fold` rows.
+      low: the first line, a multiple of 16, and how many lines, `count`, likewise.
+    """
+    g, b = plan.geometry, plan.blocks
+    n = plan.group
+    hop = b.fold * g.strides[1]
+    pieces = []
+    for d_offset, h_offset, j in plan.taps:
+        row = (d * g.strides[0] + d_offset) * plan.seen[1] + unit * hop + h_offset
+        offset = j * g.dilation[2]
+        plane, line = (j, 0) if plan.is_shifted else (offset % g.strides[2], offset // g.strides[2] * g.inside)
+        rows = pl.ds(row, n, hop) if n > 1 and hop > 1 else pl.ds(row, n)
+        pieces.append(scratch[plane, rows, pl.ds(line + low, count)].reshape(n * count, g.channels))
+    total = None
+    step = taps_at_once(g.channels)
+    for first in range(0, len(pieces), step):
+        some = pieces[first : first + step]
+        lines = jnp.concatenate(some, 1) if len(some) > 1 else some[0]
+        part = matrix[0, first * g.channels : (first + len(some)) * g.channels]
+        product = jnp.dot(lines, part, preferred_element_type=jnp.float32)
+        total = product if total is None else total + product
+    assert total is not None
+    return total
+
+
+def taps_at_once(channels: int) -> int:
+    """So many taps are side by side in one product."""
+    return max(1, 1152 // channels)
