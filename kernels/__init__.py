@@ -9,7 +9,7 @@ of them serves the call. Everything has gradients; only plain lax has second der
 
 from .arguments import Padding
 from .conv import conv, conv_bias_act_pool, conv_transpose
-from .conv_lstm import conv_lstm
+from .conv_lstm import conv_lstm, conv_lstm_stack
 from .depthwise import depthwise_conv
 from .pool import avg_pool, max_pool
 
@@ -19,6 +19,7 @@ __all__ = [
     "conv",
     "conv_bias_act_pool",
     "conv_lstm",
+    "conv_lstm_stack",
     "conv_transpose",
     "depthwise_conv",
     "max_pool",

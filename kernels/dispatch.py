@@ -38,10 +38,11 @@ class Operation:
 
     Every implementation is a function named like the operation, in the module given here. It takes the operands in
     order, `[N, *spatial, C]` with one batch axis, the options by name, and the block sizes that were found for it.
+    Operands None: the function sees to its batch, and to its gradient, itself.
     """
 
     modules: Mapping[str, str]
-    operands: tuple[Role, ...]
+    operands: tuple[Role, ...] | None
     results: tuple[Role, ...] = ("batch",)
 
 
@@ -98,6 +99,8 @@ OPERATIONS = {
     "avg_pool_gradient": Operation(
         {"xla": "reference", "rewritten": "pool.rewritten", "pallas_tpu": "pool.tpu_avg"}, ("batch",)
     ),
+    "conv_lstm": Operation({"xla": "reference", "pallas_tpu": "conv_lstm.vjp"}, None),
+    "conv_lstm_stack": Operation({"xla": "reference", "pallas_tpu": "conv_lstm.vjp"}, None),
 }
 
 
@@ -224,7 +227,10 @@ def _serve(name: str, operation: str, options: Mapping[str, Any], operands: tupl
     for leaf in jax.tree.leaves(operands):
         if leaf.dtype not in _KERNEL_DTYPES:
             raise Refused(f"kernels compute in float32 and bfloat16, not {leaf.dtype}")
-    return over_batch(function, operands, OPERATIONS[operation].operands, OPERATIONS[operation].results)
+    roles = OPERATIONS[operation].operands
+    return (
+        function(*operands) if roles is None else over_batch(function, operands, roles, OPERATIONS[operation].results)
+    )
 
 
 def cotangent(of: jax.Array, value: jax.Array) -> jax.Array:

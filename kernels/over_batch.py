@@ -126,7 +126,8 @@ def _partitioned(
         of_operands, of_results = (tuple(NamedSharding(mesh, s) for s in specs) for specs in (in_specs, out_specs))
         return mesh, on_each_device, of_results, of_operands
 
-    partitioned = custom_partitioning(flat)
+    # Under jit, since custom_partitioning takes no function with constants, such as a NumPy array within.
+    partitioned = custom_partitioning(jax.jit(flat))
     partitioned.def_partition(partition=partition, sharding_rule=_sharding_rule(leaves, roles, results, result_roles))
     return partitioned
 

@@ -178,3 +178,14 @@ def conv_lstm(
     carry = (h.astype(x.dtype), c.astype(wide))
     (h, c), outputs = lax.scan(step, carry, jnp.moveaxis(from_input, 1, 0))
     return jnp.moveaxis(outputs, 0, 1), (h, c.astype(x.dtype))
+
+
+def conv_lstm_stack(
+    x: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]]
+) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+    """Layers of (kernel, bias), each on the outputs of the one before; all start at zero."""
+    states = []
+    for kernel, bias in layers:
+        x, state = conv_lstm(x, kernel, bias, initial_state=None)
+        states.append(state)
+    return x, states
