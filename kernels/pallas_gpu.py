@@ -34,6 +34,14 @@ def interpreted() -> bool:
     return _interpreted.get()
 
 
+def capability() -> str | None:
+    """The compute capability of this process's GPU, "9.0" for Hopper; None without a GPU."""
+    try:
+        return str(jax.devices("gpu")[0].compute_capability)
+    except RuntimeError:
+        return None
+
+
 def call(kernel: Callable[..., None], *, out_type: Any, name: str, **options: Any) -> Callable[..., jax.Array]:
     """`plgpu.kernel(kernel, ...)` with one result, under a name that profilers show.
 

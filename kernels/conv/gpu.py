@@ -16,13 +16,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from ..dispatch import Refused
-from ..pallas_gpu import call, interpreted
+from ..pallas_gpu import call, capability, interpreted
 
 _DEPTH = 64  # channels a step: 128 bytes of bfloat16, the widest row that the copy engine can swizzle
-_STEPS_AHEAD = 4  # 4 x (256 + 128) x 128 bytes are 192 KiB of the 227 that a Hopper multiprocessor has for a block
+AHEAD = 4  # 4 x (256 + 128) x 128 bytes are 192 KiB of the 227 that a Hopper multiprocessor has for a block
 _MULTIPLIERS = 2  # warpgroups
 _MULTIPROCESSORS = 132  # of an H100
-_TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (128, 64))  # pixels, features; the least traffic first
+TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (128, 64))  # pixels, features; the least traffic first
 
 
 def conv(
@@ -42,8 +42,8 @@ def conv(
     a block's share of the output. Compiled for Hopper; not yet run on hardware.
 
     Raises:
-      Refused: strides, groups, other dtypes, C not a multiple of 8 or F of 64, windows or padding beyond the copy
-        engine's offsets, nothing to compute.
+      Refused: another GPU than Hopper, strides, groups, other dtypes, C not a multiple of 8 or F of 64, windows or
+        padding beyond the copy engine's offsets, nothing to compute.
     """
     window, (channels, out_features) = kernel.shape[:-2], kernel.shape[-2:]
     reach = tuple((taps - 1) * step + 1 for taps, step in zip(window, dilation, strict=True))
@@ -73,8 +73,8 @@ def conv(
 
             @pl.loop(0, steps)
             def _(step):
-                slot = lax.rem(step, jnp.int32(_STEPS_AHEAD))
-                pl.when(step >= _STEPS_AHEAD)(lambda: plgpu.barrier_wait(empty.at[slot]))
+                slot = lax.rem(step, jnp.int32(AHEAD))
+                pl.when(step >= AHEAD)(lambda: plgpu.barrier_wait(empty.at[slot]))
                 tap, depth = lax.div(step, jnp.int32(depths)), lax.rem(step, jnp.int32(depths))
                 offsets, rest = [], tap
                 for taps, distance in zip(reversed(window), reversed(dilation), strict=True):
@@ -95,15 +95,15 @@ def conv(
             def multiply(total):
                 @pl.loop(0, steps)
                 def _(step):
-                    slot = lax.rem(step, jnp.int32(_STEPS_AHEAD))
+                    slot = lax.rem(step, jnp.int32(AHEAD))
                     plgpu.barrier_wait(full.at[slot])
                     plgpu.wgmma(total, left.at[slot, share], right.at[slot])
                     plgpu.wgmma_wait(1)  # The step before is done, this one may still run: the former's slot is free.
                     before = step - 1
 
-                    @pl.when((before >= 0) & (before + _STEPS_AHEAD < steps))
+                    @pl.when((before >= 0) & (before + AHEAD < steps))
                     def _():
-                        plgpu.barrier_arrive(empty.at[lax.rem(before, jnp.int32(_STEPS_AHEAD))])
+                        plgpu.barrier_arrive(empty.at[lax.rem(before, jnp.int32(AHEAD))])
 
                 return total[...]
 
@@ -132,10 +132,10 @@ def conv(
         num_threads=_MULTIPLIERS + 1,
         thread_name="warpgroup",
         scratch_types=(
-            plgpu.SMEM((_STEPS_AHEAD, pixels, _DEPTH), x.dtype, transforms=swizzled),
-            plgpu.SMEM((_STEPS_AHEAD, _DEPTH, features), x.dtype, transforms=swizzled),
-            plgpu.Barrier(num_arrivals=2, num_barriers=_STEPS_AHEAD),
-            plgpu.Barrier(num_arrivals=_MULTIPLIERS, num_barriers=_STEPS_AHEAD),
+            plgpu.SMEM((AHEAD, pixels, _DEPTH), x.dtype, transforms=swizzled),
+            plgpu.SMEM((AHEAD, _DEPTH, features), x.dtype, transforms=swizzled),
+            plgpu.Barrier(num_arrivals=2, num_barriers=AHEAD),
+            plgpu.Barrier(num_arrivals=_MULTIPLIERS, num_barriers=AHEAD),
         ),
         # The other semantics, which infer layouts, have no im2col copies.
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
@@ -148,6 +148,9 @@ def conv(
 
 def _refuse(x, kernel, strides, padding, reach, groups) -> None:
     channels, features = kernel.shape[-2:]
+    # Without a GPU the program is for one elsewhere, which is taken to be a Hopper.
+    if not interpreted() and not (here := capability() or "9.0").startswith("9."):
+        raise Refused(f"conv on GPU is for Hopper, compute capability 9, and here is {here}")
     if x.dtype != jnp.bfloat16 or kernel.dtype != jnp.bfloat16:
         raise Refused(f"conv on GPU takes bfloat16, got {x.dtype} and {kernel.dtype}")
     if groups != 1:
@@ -166,8 +169,8 @@ def _refuse(x, kernel, strides, padding, reach, groups) -> None:
 
 
 def _tile(rows: int, out_features: int) -> tuple[int, int]:
-    """Pixels and features of a block: the first of `_TILES` that keeps every multiprocessor busy, or else the last."""
-    fitting = [(pixels, features) for pixels, features in _TILES if out_features % features == 0]
+    """Pixels and features of a block: the first of `TILES` that keeps every multiprocessor busy, or else the last."""
+    fitting = [(pixels, features) for pixels, features in TILES if out_features % features == 0]
     for pixels, features in fitting:
         if -(-rows // pixels) * (out_features // features) >= _MULTIPROCESSORS:
             return pixels, features

@@ -178,7 +178,8 @@ def _over_column(x_ref, plan, place, n, w, join, masked) -> jax.Array:
         for tap_h in range(plan.window[1]):
             h, inside_h = _clamped(plan, 1, place.h * plan.strides[1] - plan.low[1] + tap_h)
             tile = x_ref.at[pl.ds(n, plan.images), d, h, w, pl.ds(place.c, plan.lanes)]
-            value = plgpu.load(tile, layout=plan.layout)
+            # "Optimized" would refuse threads that load two bytes, as they must of a small batch of odd channels.
+            value = plgpu.load(tile, layout=plan.layout, optimized=False)
             conditions = [condition for condition in (inside_d, inside_h, inside_w) if condition is not None]
             values.append(masked(value, reduce(lax.bitwise_and, conditions) if conditions else None))
     return reduce(join, values)
@@ -240,6 +241,8 @@ def _plan(
     padding: Pairs,
     columns: int | None,
 ) -> _Plan:
+    if x.dtype not in (jnp.float32, jnp.bfloat16):
+        raise Refused(f"{operation} on GPU takes float32 and bfloat16, got {x.dtype}")
     batch, *spatial, channels = x.shape
     out = [
         (size + low + high - taps) // stride + 1
@@ -248,8 +251,6 @@ def _plan(
     result = (batch, *out, channels)
     if math.prod(x.shape) == 0 or min(out) < 1:
         raise Refused(f"{operation} has nothing to compute of {list(x.shape)}")
-    if x.dtype not in (jnp.float32, jnp.bfloat16):
-        raise Refused(f"{operation} on GPU takes float32 and bfloat16, got {x.dtype}")
     for pair, taps in zip(padding, window, strict=True):
         if max(pair) >= taps:
             raise Refused(f"{operation} on GPU needs padding smaller than the window, got {pair} for {taps}")
