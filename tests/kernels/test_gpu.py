@@ -107,7 +107,7 @@ def drawn_pooling(case):
 
 test_drawn_pooling = settings(max_examples=4, deadline=None, derandomize=True)(given(poolings())(drawn_pooling))
 test_more_drawn_pooling = pytest.mark.slow(
-    settings(max_examples=40, deadline=None, derandomize=True)(given(poolings())(drawn_pooling))
+    settings(max_examples=25, deadline=None, derandomize=True)(given(poolings())(drawn_pooling))
 )
 
 
