@@ -1,0 +1,27 @@
+"""What a static estimate has to know of a chip."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One TensorCore chip. `peak` counts bfloat16 FLOP/s, a multiply-add as two; `bandwidth` is HBM's bytes/s."""
+
+    name: str
+    topology: str
+    clock: float
+    bandwidth: float
+    peak: float
+    accelerator_type: str
+
+
+# Bandwidth and peak: Google Cloud's pages "TPU v5e", "TPU v5p" and "TPU v6e". The clock is not published; it is the one
+# at which the matrix units' multiply-adds a cycle give the published peak (v5e: 4 units of 128x128, v5p: the same with
+# two cores, v6e: 2 units of 256x256).
+CHIPS = {
+    "v5e": Chip("v5e", "v5e:2x2", 1.5e9, 819e9, 197e12, "v5litepod-4"),
+    "v5p": Chip("v5p", "v5p:2x2x1", 1.75e9, 2765e9, 459e12, "v5p-8"),
+    "v6e": Chip("v6e", "v6e:2x2", 1.75e9, 1640e9, 918e12, "v6e-4"),
+}
+
+REFUSED = {"v4": "its programs spread over two cores that this clock does not run together"}
