@@ -14,7 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 from ..dispatch import Refused
 from ..pallas_tpu import call
 from ..reference import ACTIVATIONS
-from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Geometry, Pairs, Plan, fill, geometry, products
+from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Geometry, Pairs, Plan, fill, geometry, products, quotient, up
 
 # Outputs of one product, in lines. Their float32 sums take a register for every 8 lines and 128 features, of 64.
 _LINES = 448
@@ -87,14 +87,12 @@ def conv_and_more(
     )
     operands = [g.view(x, g.size), plan.matrix(kernel.astype(x.dtype))]
     specs = [plan.x_spec, plan.matrix_spec]
-    padded = ((0, plan.grid[0] * b.features - g.features),)
     if bias is not None:
-        operands.append(jnp.pad(bias.astype(jnp.float32), padded)[None])
+        operands.append(bias.astype(jnp.float32)[None])
         specs.append(pl.BlockSpec((1, b.features), lambda f, n, w, d, h: (0, f)))
     out_spec = plan.out_spec(b.frames, b.rows, b.columns)
     if residual is not None:
-        added = g.view(residual.astype(x.dtype), g.out)
-        operands.append(jnp.pad(added, ((0, 0),) * 4 + padded))
+        operands.append(g.view(residual.astype(x.dtype), g.out))
         specs.append(out_spec)
     y = call(
         partial(_kernel, plan, activation, bias is not None, residual is not None),
@@ -102,13 +100,13 @@ def conv_and_more(
         grid=plan.grid,
         in_specs=specs,
         out_specs=out_spec,
-        scratch_shapes=[pltpu.VMEM(plan.scratch, x.dtype)],
+        scratch_shapes=plan.scratch_shapes,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",) * len(plan.grid), vmem_limit_bytes=LIMIT
         ),
         name="conv",
     )(*operands)
-    return g.restore(y[..., : g.features], (x.shape[0], *spatial, g.features))
+    return g.restore(y, (x.shape[0], *spatial, g.features))
 
 
 def choose(
@@ -142,7 +140,7 @@ def choose(
                 plan = Plan(g, blocks)
                 if plan.bytes + (4 if has_residual else 2) * plan.out_bytes > BUDGET:
                     continue
-                cost = _cycles(plan)
+                cost = estimated_cycles(plan)
                 if best is None or cost < best[0]:
                     best = cost, blocks
     if best is None:
@@ -166,7 +164,7 @@ def _row_counts(rows: int, fold: int) -> list[int]:
     return sorted({-(-rows // blocks) for blocks in range(1, rows + 1)} | {min(rows, fold)})
 
 
-def _cycles(plan: Plan) -> float:
+def estimated_cycles(plan: Plan) -> float:
     """An estimate by which blocks are compared: copies overlap products, but for the first and the last step."""
     g, b = plan.geometry, plan.blocks
     steps = math.prod(plan.grid)
@@ -181,21 +179,20 @@ def _cycles(plan: Plan) -> float:
 
 
 def _kernel(plan: Plan, activation: str | None, has_bias: bool, has_residual: bool, x_ref, matrix, *others) -> None:
-    *added, out, scratch = others
+    *added, out, scratch, wide = others
     bias = added[0] if has_bias else None
     residual = added[-1] if has_residual else None
-    g, b = plan.geometry, plan.blocks
-    at = tuple(pl.program_id(axis) for axis in (3, 4, 2))
-    fill(plan, x_ref, scratch, plan.start(*at), plan.held_from(*at))
+    b = plan.blocks
+    fill(plan, x_ref, scratch, wide, (pl.program_id(3), pl.program_id(4), pl.program_id(2)))
     units = b.rows // b.fold // plan.group
 
     def some_rows(index: Any, carry: Any) -> Any:
-        d, unit = (index // units, index % units * plan.group) if b.frames > 1 else (0, index * plan.group)
+        d, unit = quotient(index, units) if b.frames > 1 else (0, index)
         for low, count in chunks(plan):
-            sums = products(plan, scratch, matrix, d, unit, low, count)
+            sums = products(plan, scratch, matrix, d, unit * plan.group, low, count)
             for f in range(b.fold):
                 value = sums[:, f * b.features : (f + 1) * b.features]
-                store(plan, out, d, unit * b.fold + f, low, count, value, bias, residual, activation)
+                store(plan, out, d, unit * (plan.group * b.fold) + f, low, count, value, bias, residual, activation)
         return carry
 
     lax.fori_loop(0, b.frames * units, some_rows, 0)
@@ -205,9 +202,9 @@ def chunks(plan: Plan) -> list[tuple[int, int]]:
     """A row cut into whole tiles and whole columns: first line and how many."""
     lines = plan.blocks.columns * plan.geometry.inside
     unit = math.lcm(16, plan.geometry.inside)
-    count = -(-lines // max(plan.blocks.lines // unit * unit, unit))
-    each = -(-(-(-lines // count)) // unit) * unit
-    return [(low, min(each, -(-(lines - low) // 16) * 16)) for low in range(0, lines, each)]
+    count = up(lines, max(plan.blocks.lines // unit * unit, unit)) // max(plan.blocks.lines // unit * unit, unit)
+    each = up(up(lines, count) // count, unit)
+    return [(low, min(each, up(lines - low, 16))) for low in range(0, lines, each)]
 
 
 def store(
@@ -219,13 +216,14 @@ def store(
     if bias is not None:
         value = value + bias[...]
     columns = min(low + count, b.columns * g.inside) // g.inside - low // g.inside
-    rows = pl.ds(row, n, b.fold) if n > 1 and b.fold > 1 else pl.ds(row, n)
     value = value.reshape(n, count, b.features)[:, : columns * g.inside]
-    where = (d, rows, pl.ds(low // g.inside, columns))
-    if g.is_inside:
-        value = value.reshape(n, columns, g.inside, b.features)
-    else:
-        where = (0, *where)
-    if residual is not None:
-        value = value + residual[where].astype(jnp.float32)
-    out[where] = ACTIVATIONS[activation](value).astype(out.dtype)
+    for i in range(n):
+        where = (d, row + i * b.fold, pl.ds(low // g.inside, columns))
+        lines = value[i]
+        if g.is_inside:
+            lines = lines.reshape(columns, g.inside, b.features)
+        else:
+            where = (0, *where)
+        if residual is not None:
+            lines = lines + residual[where].astype(jnp.float32)
+        out[where] = ACTIVATIONS[activation](lines).astype(out.dtype)

@@ -1,8 +1,8 @@
 """What the TPU kernels of convolution share: how an image lies in VMEM, and windows as products of its rows.
 
-Inputs of one, two or three spatial axes are seen as frames, rows and columns. The batch lies either inside the columns,
+Inputs of one, two or three spatial axes are seen as frames, rows and columns. The batch lies inside the columns,
 `[frames, rows, columns, N, C]`, as XLA's own convolutions like it, or outside, `[N, frames, rows, columns, C]`. Either
-way a row is a matrix `[columns * inside, C]`, with `inside` = N or 1, and the pixel to the right is `inside` lines down.
+way a row is a matrix `[columns * inside, C]`, `inside` being N or 1, and the pixel to the right is `inside` lines down.
 
 A block's rows are copied into a scratch with their padding. Where `inside` is a multiple of 8 the lines that a tap of
 the window needs start on a tile, so one plane a stride's phase serves all taps; otherwise every tap has a plane of its
@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from ..dispatch import Refused
 
@@ -37,6 +38,11 @@ _LINES = 16
 
 def up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
+
+
+def quotient(index: Any, by: int) -> tuple[Any, Any]:
+    """Quotient and rest of what is not negative: for Python's `//` and `%` Mosaic would look at signs."""
+    return lax.div(index, by), lax.rem(index, by)
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,7 @@ class Plan:
 
     geometry: Geometry
     blocks: Blocks
+    row_blocks: int | None = None
 
     @property
     def grid(self) -> tuple[int, int, int, int, int]:
@@ -166,7 +173,7 @@ class Plan:
             g.outside,
             -(-columns // b.columns),
             -(-frames // b.frames),
-            -(-rows // b.hop),
+            self.row_blocks or -(-rows // b.hop),
         )
 
     @property
@@ -198,8 +205,9 @@ class Plan:
         """Rows of outputs in one product, each with its `fold`."""
         b = self.blocks
         units = b.rows // b.fold
-        most = max(1, b.lines // up(b.columns * self.geometry.inside, _LINES))
-        return max(n for n in range(1, min(units, most) + 1) if units % n == 0)
+        wanted = b.lines / up(b.columns * self.geometry.inside, _LINES)
+        # The divisor nearest to what was asked for, and rather too many: 7 rows of 112 lines are one product.
+        return min((n for n in range(1, units + 1) if units % n == 0), key=lambda n: max(n / wanted, wanted / n))
 
     @property
     def line_count(self) -> int:
@@ -213,6 +221,14 @@ class Plan:
         return self.planes, self.seen[0] * self.seen[1], self.line_count, self.geometry.channels
 
     @property
+    def scratch_shapes(self) -> list[Any]:
+        """For the planes, and, or None, for a row of x in 32 bits: Mosaic loads lines with a stride from such only."""
+        g = self.geometry
+        has_row = not g.is_inside and g.strides[2] > 1
+        row = pltpu.VMEM((self.held[2], g.channels), jnp.float32) if has_row else None
+        return [pltpu.VMEM(self.scratch, g.dtype), row]
+
+    @property
     def taps(self) -> list[tuple[int, int, int]]:
         """Offsets of x, in frames, rows and taps of columns, in the order of the kernel's matrix."""
         g = self.geometry
@@ -223,29 +239,24 @@ class Plan:
         return [(d, h, j) for d in frames for h in rows for j in range(g.window[2])]
 
     def matrix(self, kernel: jax.Array) -> jax.Array:
-        """The kernel `[*window, C, F]` as `[blocks of features, taps * C, fold * features of a block]`."""
-        g, b = self.geometry, self.blocks
-        blocks = self.grid[0]
+        """The kernel `[*window, C, F]` as `[taps * C, fold * F]`."""
+        g = self.geometry
         kernel = kernel.reshape(*g.window, g.channels, g.features)
-        kernel = jnp.pad(kernel, ((0, 0),) * 4 + ((0, blocks * b.features - g.features),))
-        if b.fold > 1:
-            offsets = [h for _, h, j in self.taps[: len(self.taps) // g.window[0]] if j == 0]
+        if self.blocks.fold > 1:
+            offsets = [h for d, h, j in self.taps if d == j == 0]
             nothing = jnp.zeros_like(kernel[:, 0])
             folded = []
-            for f in range(b.fold):
+            for f in range(self.blocks.fold):
                 rows = [divmod(offset - f * g.strides[1], g.dilation[1]) for offset in offsets]
-                there = [not rest and 0 <= row < g.window[1] for row, rest in rows]
-                folded.append(
-                    jnp.stack([kernel[:, r[0]] if ok else nothing for r, ok in zip(rows, there, strict=True)], 1)
-                )
+                there = [kernel[:, row] if not rest and 0 <= row < g.window[1] else nothing for row, rest in rows]
+                folded.append(jnp.stack(there, 1))
             kernel = jnp.stack(folded, -2)
-        kernel = kernel.reshape(len(self.taps) * g.channels, b.fold, blocks, b.features)
-        return kernel.transpose(2, 0, 1, 3).reshape(blocks, len(self.taps) * g.channels, b.fold * b.features)
+        return kernel.reshape(len(self.taps) * g.channels, -1)
 
     @property
     def matrix_spec(self) -> pl.BlockSpec:
-        shape = (1, len(self.taps) * self.geometry.channels, self.blocks.fold * self.blocks.features)
-        return pl.BlockSpec(shape, lambda f, n, w, d, h: (f, 0, 0))
+        shape = (len(self.taps) * self.geometry.channels, self.blocks.fold * self.blocks.features)
+        return pl.BlockSpec(shape, lambda f, n, w, d, h: (0, f))
 
     def start(self, d: Any, h: Any, w: Any) -> tuple[Any, Any, Any]:
         """The first frame, row and column that a block sees, which may be padding."""
@@ -259,7 +270,7 @@ class Plan:
     def held_from(self, d: Any, h: Any, w: Any) -> tuple[Any, Any, Any]:
         """The first frame, row and column of x that a block holds: Mosaic pads no block in front."""
         each = zip(self.start(d, h, w), self.geometry.size, self.held, strict=True)
-        d, h, w = (jnp.clip(start, 0, size - held) for start, size, held in each)
+        d, h, w = (jnp.clip(start, 0, size - held) if held < size else 0 for start, size, held in each)
         return d, h, w
 
     @property
@@ -283,8 +294,7 @@ class Plan:
 
     def out_shape(self, size: Sequence[int]) -> tuple[int, ...]:
         g = self.geometry
-        features = self.grid[0] * self.blocks.features
-        return (*size, g.batch, features) if g.is_inside else (g.batch, *size, features)
+        return (*size, g.batch, g.features) if g.is_inside else (g.batch, *size, g.features)
 
     @property
     def bytes_of_x(self) -> int:
@@ -307,35 +317,43 @@ class Plan:
         return b.frames * b.rows * lines * up(b.features, 128) * self.geometry.dtype.itemsize
 
 
-def fill(plan: Plan, x_ref: Any, scratch: Any, starts: tuple[Any, Any, Any], helds: tuple[Any, Any, Any]) -> None:
+def fill(plan: Plan, x_ref: Any, scratch: Any, wide: Any, at: tuple[Any, Any, Any]) -> None:
     """Copies a block into its planes, with zeros where it is padded.
 
     Args:
       x_ref: the block, as `Plan.x_spec` has it.
-      scratch: of shape `Plan.scratch`.
-      starts: the first frame, row and column that the block sees.
-      helds: and that it holds.
+      scratch, wide: the first two of `Plan.scratch_shapes`.
+      at: the block's place in the grid, by frames, rows and columns.
     """
     g = plan.geometry
+    starts, helds = plan.start(*at), plan.held_from(*at)
     frames, rows, _ = plan.seen
     pieces = _pieces(plan)
     gaps = _gaps(plan, pieces)
 
     def copy(index: Any, carry: Any) -> Any:
-        d, h = (index // rows, index % rows) if frames > 1 else (0, index)
+        d, h = quotient(index, rows) if frames > 1 else (0, index)
         d_there, h_there = starts[0] + d, starts[1] + h
         is_there = (d_there >= 0) & (d_there < g.size[0]) & (h_there >= 0) & (h_there < g.size[1])
 
         @pl.when(is_there)
         def _() -> None:
             at = (d_there - helds[0], h_there - helds[1])
+            row = x_ref.at[at] if g.is_inside else x_ref.at[0, *at]
+            if wide is not None:
+                wide[...] = row[...].astype(wide.dtype)
+                row = wide
             for plane, source, count, target in pieces:
-                columns = pl.ds(source, count, g.strides[2]) if g.strides[2] > 1 else pl.ds(source, count)
-                if g.is_inside:
-                    line = x_ref[at[0], at[1], columns].reshape(count * g.batch, g.channels)
+                if not g.is_inside:
+                    stride = (g.strides[2],) if g.strides[2] > 1 else ()
+                    scratch[plane, index, pl.ds(target, count)] = row[pl.ds(source, count, *stride)].astype(x_ref.dtype)
+                elif g.strides[2] == 1:
+                    lines = row[pl.ds(source, count)].reshape(count * g.batch, g.channels)
+                    scratch[plane, index, pl.ds(target, count * g.batch)] = lines
                 else:
-                    line = x_ref[0, at[0], at[1], columns]
-                scratch[plane, index, pl.ds(target, count * g.inside)] = line
+                    for i in range(count):
+                        pixels = row[source + i * g.strides[2]]
+                        scratch[plane, index, pl.ds(target + i * g.batch, g.batch)] = pixels
             for plane, low, count in gaps:
                 scratch[plane, index, pl.ds(low, count)] = jnp.zeros((count, g.channels), scratch.dtype)
 
@@ -392,14 +410,19 @@ def products(plan: Plan, scratch: Any, matrix: Any, d: Any, unit: Any, low: int,
         row = (d * g.strides[0] + d_offset) * plan.seen[1] + unit * hop + h_offset
         offset = j * g.dilation[2]
         plane, line = (j, 0) if plan.is_shifted else (offset % g.strides[2], offset // g.strides[2] * g.inside)
-        rows = pl.ds(row, n, hop) if n > 1 and hop > 1 else pl.ds(row, n)
-        pieces.append(scratch[plane, rows, pl.ds(line + low, count)].reshape(n * count, g.channels))
+        at = pl.ds(line + low, count)
+        if hop > 1:
+            # Mosaic loads rows with a stride between them for 32 bits a value only.
+            rows = jnp.concatenate([scratch[plane, row + i * hop, at] for i in range(n)], 0)
+        else:
+            rows = scratch[plane, pl.ds(row, n), at].reshape(n * count, g.channels)
+        pieces.append(rows)
     total = None
     step = taps_at_once(g.channels)
     for first in range(0, len(pieces), step):
         some = pieces[first : first + step]
         lines = jnp.concatenate(some, 1) if len(some) > 1 else some[0]
-        part = matrix[0, first * g.channels : (first + len(some)) * g.channels]
+        part = matrix[first * g.channels : (first + len(some)) * g.channels]
         product = jnp.dot(lines, part, preferred_element_type=jnp.float32)
         total = product if total is None else total + product
     assert total is not None
