@@ -66,6 +66,16 @@ class Packing:
         x = x.reshape(steps, height, columns, -1, self.split, channels).transpose(3, 0, 1, 4, 2, 5)
         return x.reshape(-1, steps, height, self.width, channels)[: self.batch]
 
+    def pack_state(self, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Two arrays `[B, H, W, C]`, each to `[H, columns, groups * sublanes, C]`."""
+        h, c = (self.pack(s[:, None])[0] for s in state)
+        return h, c
+
+    def unpack_state(self, state: tuple[jax.Array, jax.Array], dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+        """The inverse of `pack_state`."""
+        h, c = (self.unpack(s.astype(dtype)[None])[:, 0] for s in state)
+        return h, c
+
 
 def packings(batch: int, width: int, window_width: int, dtype: jnp.dtype) -> Iterator[Packing]:
     """Every way to fill a register's sublanes, those that fill them with the fewest zeros and largest groups first."""

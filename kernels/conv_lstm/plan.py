@@ -1,5 +1,6 @@
 """The sizes of one ConvLSTM layer within a TPU, how its weights lie there, and whether it fits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -91,7 +92,7 @@ class Plan:
         """Float32 in full; bfloat16 needs no more than one pass."""
         return jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
-    def bytes(self, positions: int, lanes: int, dtype: jnp.dtype | type) -> int:
+    def bytes(self, positions: int, lanes: int, dtype: jax.typing.DTypeLike) -> int:
         return positions * round_up(lanes, LANES) * jnp.dtype(dtype).itemsize
 
     @property
@@ -138,35 +139,42 @@ class Plan:
         return arranged.reshape(4, self.gate)[GATES, : self.features].reshape(-1)
 
 
-def make_plan(x, kernel: jax.Array, peephole, rows: int | None, *, saves: bool) -> Plan:
-    """Sizes for x `[B, T, H, W, C]`, with the first packing whose state fits VMEM, in the backward pass too if `saves`.
+def make_plans(
+    x: jax.Array, kernels: Sequence[jax.Array], rows: int | None, peephole: object = None, *, saves: bool
+) -> list[Plan]:
+    """Sizes of layers, one upon the other, for x `[B, T, H, W, C]`: in the first packing in which all fit VMEM.
+
+    saves: the forward pass saves what the backward pass needs, and that has to fit too.
 
     Raises:
       Refused: peepholes, dtypes other than float32 and bfloat16, and states that do not fit VMEM.
     """
     if peephole is not None:
         raise Refused("conv_lstm has no peepholes in a kernel: three more arrays of a frame's size would fill VMEM")
-    if x.dtype not in (jnp.float32, jnp.bfloat16) or kernel.dtype != x.dtype:
-        raise Refused(f"conv_lstm needs x and kernel in float32 or bfloat16 both, got {x.dtype} and {kernel.dtype}")
+    dtypes = {array.dtype for array in (x, *kernels)}
+    if len(dtypes) > 1 or x.dtype not in (jnp.float32, jnp.bfloat16):
+        raise Refused(f"conv_lstm needs x and kernel both float32 or both bfloat16, got {sorted(map(str, dtypes))}")
     if 0 in x.shape or (rows is not None and x.shape[2] % rows):
         raise Refused(f"conv_lstm needs rows that divide the height and no empty axis, got x {x.shape}, rows={rows}")
     smallest = 0
-    for packing in packings(x.shape[0], x.shape[3], kernel.shape[1], x.dtype):
-        plan = plan_with(packing, x, kernel, rows)
-        needed = max(forward_bytes(plan, saves), backward_bytes(plan) if saves else 0)
+    for packing in packings(x.shape[0], x.shape[3], max(kernel.shape[1] for kernel in kernels), x.dtype):
+        plans = [plan_with(packing, x.shape, kernel, rows) for kernel in kernels]
+        needed = max(max(forward_bytes(plan, saves), backward_bytes(plan) if saves else 0) for plan in plans)
         if needed <= VMEM_LIMIT:
-            return plan
+            return plans
         smallest = min(smallest or needed, needed)
     raise Refused(f"conv_lstm has {VMEM_LIMIT >> 20} MiB of VMEM for its state, x {x.shape} needs {smallest >> 20}")
 
 
-def plan_with(packing: Packing, x, kernel: jax.Array, rows: int | None) -> Plan:
-    """The plan for x `[B, T, H, W, C]` in a given packing; as many rows a product as `PRODUCT_ROWS` says."""
-    _, steps, height, _, channels = x.shape
+def plan_with(packing: Packing, shape: tuple[int, ...], kernel: jax.Array, rows: int | None) -> Plan:
+    """The plan for `[B, T, H, W, channels]` in a given packing; as many rows a product as `PRODUCT_ROWS` says."""
+    _, steps, height, _, _ = shape
     if rows is None:
         in_row = packing.columns * packing.sublanes
         rows = max((r for r in range(1, height + 1) if height % r == 0 and r * in_row <= PRODUCT_ROWS), default=1)
-    return Plan(packing, steps, height, channels, kernel.shape[-1] // 4, kernel.shape[:2], rows, x.dtype)
+    features = kernel.shape[-1] // 4
+    window = (kernel.shape[0], kernel.shape[1])
+    return Plan(packing, steps, height, kernel.shape[2] - features, features, window, rows, kernel.dtype)
 
 
 def forward_bytes(plan: Plan, saves: bool) -> int:

@@ -17,7 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from ..pallas_tpu import call
 from .in_kernel import from_neighbour, read_usual, serves_usual_layout, words_scratch, write_usual
 from .layout import LANES
-from .plan import VMEM_LIMIT, Plan, make_plan
+from .plan import VMEM_LIMIT, Plan, make_plans
 from .walk import Walk
 
 State = tuple[jax.Array, jax.Array]
@@ -37,34 +37,34 @@ def conv_lstm(
     Raises:
       Refused: peepholes, dtypes other than float32 and bfloat16, and states that do not fit VMEM.
     """
-    plan = make_plan(x, kernel, peephole, rows, saves=False)
+    (plan,) = make_plans(x, [kernel], rows, peephole, saves=False)
     outputs, state, _ = in_usual_layout(x, kernel, bias, initial_state, plan, saves=False)
     return outputs, state
 
 
 def in_usual_layout(x, kernel, bias, initial_state, plan: Plan, *, saves: bool):
-    usual = serves_usual_layout(plan)
-    packing = plan.packing
-    state = None if initial_state is None else tuple(packing.pack(s[:, None])[0] for s in initial_state)
+    usual, packing = serves_usual_layout(plan), plan.packing
+    state = None if initial_state is None else packing.pack_state(initial_state)
     x = x if usual else packing.pack(x)
-    outputs, (_, c), saved = run_packed(x, kernel, bias, state, plan, usual=usual, saves=saves)
+    outputs, c, saved = run(x, kernel, bias, state, plan, reads=usual, writes=usual, saves=saves)
     if not usual:
         outputs = packing.unpack(outputs)
     return outputs, (outputs[:, -1], packing.unpack(c[None])[:, 0].astype(x.dtype)), saved
 
 
-def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool = False, saves: bool = False):
-    """One layer over x `[T, H, columns, groups * sublanes, C]`, or over `[B, T, H, W, C]` if `usual`.
+def run(x, kernel, bias, state: State | None, plan: Plan, *, reads: bool, writes: bool, saves: bool):
+    """One layer over x `[T, H, columns, groups * sublanes, C]`, or `[B, T, H, W, C]` if it `reads` the usual layout.
 
-    state: packed (h, c), each `[H, columns, groups * sublanes, F]`. Returns outputs in x's layout, the packed final
-    (h, c), c in float32, and what the backward pass needs if `saves`: gates, cells, and hidden state and input.
+    state: packed (h, c), each `[H, columns, groups * sublanes, F]`. Returns the outputs, in the usual layout if it
+    `writes` that, the packed float32 final c, and what the backward pass needs if it `saves` that: gates, cells, and
+    hidden state and input.
     """
     packing, dtype = plan.packing, plan.dtype
     walk = Walk(plan, max(plan.blocks, plan.gates_lag), backwards=False)
     gates, all_sublanes = 4 * plan.gate, packing.groups * packing.sublanes
     weights = plan.halve_sigmoids(plan.arrange_kernel(kernel)).reshape(-1, gates)
     in_specs = [
-        walk.usual(plan.channels, 0) if usual else walk.packed(plan.channels, 0),
+        walk.usual(plan.channels, 0) if reads else walk.packed(plan.channels, 0),
         pl.BlockSpec(weights.shape, lambda group, step: (0, 0)),
         pl.BlockSpec((1, gates), lambda group, step: (0, 0)),
     ]
@@ -77,8 +77,9 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
     def packed_shape(channels):
         return jax.ShapeDtypeStruct((plan.steps, plan.height, packing.columns, all_sublanes, channels), dtype)
 
-    if usual:
-        outputs = jax.ShapeDtypeStruct((*x.shape[:4], plan.features), dtype)
+    if writes:
+        shape = (packing.batch, plan.steps, plan.height, packing.width, plan.features)
+        outputs = jax.ShapeDtypeStruct(shape, dtype)
         out_specs = [walk.usual(plan.features, plan.gates_lag)]
     else:
         outputs, out_specs = packed_shape(plan.features), [walk.packed(plan.features, plan.gates_lag)]
@@ -99,10 +100,12 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
         pltpu.VMEM((plan.blocks, plan.area, plan.gate), jnp.float32),
         pltpu.VMEM((2, plan.area, gates), jnp.float32),
     ]
-    if usual:
-        scratch += [words_scratch(plan, plan.channels), words_scratch(plan, plan.features)]
+    if reads:
+        scratch.append(words_scratch(plan, plan.channels))
+    if writes:
+        scratch.append(words_scratch(plan, plan.features))
     outputs, c, *saved = call(
-        partial(_kernel, walk=walk, usual=usual, starts=state is not None, saves=saves),
+        partial(_kernel, walk=walk, reads=reads, writes=writes, starts=state is not None, saves=saves),
         grid=(packing.groups, walk.steps + plan.gates_lag),
         in_specs=in_specs,
         out_specs=out_specs,
@@ -111,10 +114,10 @@ def run_packed(x, kernel, bias, state: State | None, plan: Plan, *, usual: bool 
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
         name="conv_lstm",
     )(*operands)
-    return outputs, (None if usual else outputs[-1], c), saved
+    return outputs, c, saved
 
 
-def _kernel(*refs, walk: Walk, usual: bool, starts: bool, saves: bool):
+def _kernel(*refs, walk: Walk, reads: bool, writes: bool, starts: bool, saves: bool):
     refs = list(refs)
     x_ref, weights_ref, bias_ref = refs[:3]
     del refs[:3]
@@ -189,7 +192,7 @@ def _kernel(*refs, walk: Walk, usual: bool, starts: bool, saves: bool):
             cells_ref[...] = c.astype(dtype).reshape(*shape, gate)
         h = h.astype(dtype).reshape(*shape, gate)
         value = h[..., : plan.features]
-        out_ref[...] = write_usual(value, refs[4], plan) if usual else value
+        out_ref[...] = write_usual(value, refs[-1], plan) if writes else value
         return h
 
     def products_of_block(frame, block):
@@ -208,7 +211,7 @@ def _kernel(*refs, walk: Walk, usual: bool, starts: bool, saves: bool):
 
     def input_of_block(frame, block):
         lanes = slice(gate, gate + plan.channels)
-        if not usual:
+        if not reads:
             put(frame & 1, block, x_ref[...], lanes)
             return
         value = jnp.stack([jnp.stack(row) for row in read_usual(x_ref[...], refs[3], plan)])

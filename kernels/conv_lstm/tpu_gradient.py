@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 from ..pallas_tpu import call
 from .in_kernel import from_neighbour, read_usual, serves_usual_layout, words_scratch, write_usual
 from .layout import Packing
-from .plan import VMEM_LIMIT, Plan, make_plan, plan_with
+from .plan import VMEM_LIMIT, Plan, make_plans, plan_with
 from .tpu import State, in_usual_layout
 from .walk import Walk
 
@@ -40,6 +40,18 @@ class Residuals(NamedTuple):
     kernel: jax.Array
     first_c: jax.Array | None
 
+    def plan(self, shape: tuple[int, ...], rows: int | None) -> Plan:
+        """The sizes with which these were saved, for outputs of this shape."""
+        batch, width = shape[0], shape[3]
+        split = width // self.gates.shape[2]
+        packing = Packing(batch, width, 32 // self.kernel.dtype.itemsize // split, split)
+        return plan_with(packing, shape, self.kernel, rows)
+
+    def packed_first_c(self, packing: Packing) -> jax.Array:
+        if self.first_c is not None:
+            return packing.pack(self.first_c[:, None])[0]
+        return jnp.zeros((*self.gates.shape[1:4], self.kernel.shape[-1] // 4), jnp.float32)
+
 
 def conv_lstm_with_residuals(
     x: jax.Array,
@@ -55,9 +67,11 @@ def conv_lstm_with_residuals(
     Raises:
       Refused: see `conv_lstm`; the backward pass has to fit VMEM too.
     """
-    plan = make_plan(x, kernel, peephole, rows, saves=True)
+    (plan,) = make_plans(x, [kernel], rows, peephole, saves=True)
     outputs, state, saved = in_usual_layout(x, kernel, bias, initial_state, plan, saves=True)
-    return (outputs, state), Residuals(*saved, kernel, None if initial_state is None else initial_state[1])
+    gates, cells, both = saved
+    first_c = None if initial_state is None else initial_state[1]
+    return (outputs, state), Residuals(gates, cells, both, kernel, first_c)
 
 
 def conv_lstm_gradient(
@@ -68,31 +82,26 @@ def conv_lstm_gradient(
     d_outputs `[B, T, H, W, F]` and d_state, two arrays `[B, H, W, F]`, are in x's dtype, as are dx and those of the
     state. The state's gradients are carried from step to step in float32.
     """
-    batch, steps, height, width, features = d_outputs.shape
-    kernel = residuals.kernel
-    columns, all_sublanes = residuals.gates.shape[2:4]
-    split = width // columns
-    packing = Packing(batch, width, 32 // d_outputs.dtype.itemsize // split, split)
-    x = jax.ShapeDtypeStruct((batch, steps, height, width, kernel.shape[2] - features), d_outputs.dtype)
-    plan = plan_with(packing, x, kernel, rows)
-    usual = serves_usual_layout(plan)
-    first_c = jnp.zeros((height, columns, all_sublanes, features), jnp.float32)
-    if residuals.first_c is not None:
-        first_c = packing.pack(residuals.first_c[:, None])[0]
-    dx, d_kernel, d_bias, d_first = gradient_packed(
-        residuals, first_c, d_outputs if usual else packing.pack(d_outputs), packing_of(d_state, packing), plan, usual
+    plan = residuals.plan(d_outputs.shape, rows)
+    packing, usual = plan.packing, serves_usual_layout(plan)
+    dx, d_kernel, d_bias, d_first = run_back(
+        residuals,
+        residuals.packed_first_c(packing),
+        d_outputs if usual else packing.pack(d_outputs),
+        packing.pack_state(d_state),
+        plan,
+        reads=usual,
+        writes=usual,
     )
-    dh, dc = (packing.unpack(d[None])[:, 0].astype(x.dtype) for d in d_first)
+    dh, dc = packing.unpack_state(d_first, d_outputs.dtype)
     return dx if usual else packing.unpack(dx), d_kernel, d_bias, (dh, dc), None
 
 
-def packing_of(state: State, packing: Packing) -> State:
-    h, c = (packing.pack(s[:, None])[0] for s in state)
-    return h, c
+def run_back(residuals: Residuals, first_c, d_outputs, d_state: State, plan: Plan, *, reads: bool, writes: bool):
+    """dx, dkernel and dbias in float32, packed float32 (dh, dc).
 
-
-def gradient_packed(residuals: Residuals, first_c, d_outputs, d_state: State, plan: Plan, usual: bool = False):
-    """dx in the layout of d_outputs, which `usual` tells; dkernel and dbias in float32; packed float32 (dh, dc)."""
+    first_c and d_state are packed; d_outputs is in the usual layout if it `reads` that, dx if it `writes` that.
+    """
     packing, dtype = plan.packing, plan.dtype
     gates, lag = 4 * plan.gate, plan.products_lag
     # A block is written again only when no product needs it and its neighbours any more.
@@ -101,9 +110,8 @@ def gradient_packed(residuals: Residuals, first_c, d_outputs, d_state: State, pl
     first_c, dh, dc = (jnp.pad(s.astype(jnp.float32), to_gate) for s in (first_c, *d_state))
     # The window turned by half a turn, from gates to hidden state and input.
     weights = plan.arrange_kernel(residuals.kernel)[::-1].swapaxes(1, 2).reshape(-1, plan.lanes)
-    spec = walk.usual if usual else walk.packed
     in_specs = [
-        spec(plan.features, 0),
+        walk.usual(plan.features, 0) if reads else walk.packed(plan.features, 0),
         walk.packed(gates, 0),
         walk.packed(plan.gate, 0),
         walk.packed(plan.gate, 0, earlier=1),
@@ -115,21 +123,23 @@ def gradient_packed(residuals: Residuals, first_c, d_outputs, d_state: State, pl
     ]
     all_sublanes = packing.groups * packing.sublanes
     dx_shape = (plan.steps, plan.height, packing.columns, all_sublanes, plan.channels)
-    if usual:
-        dx_shape = (*d_outputs.shape[:4], plan.channels)
+    if writes:
+        dx_shape = (packing.batch, plan.steps, plan.height, packing.width, plan.channels)
     a_state = jax.ShapeDtypeStruct((plan.height, packing.columns, all_sublanes, plan.features), jnp.float32)
     scratch = [
         pltpu.VMEM((plan.halo_shape[0] + plan.rows, *plan.halo_shape[1:], gates), dtype),
         pltpu.VMEM((plan.blocks + 1, plan.area, 2 * plan.gate), jnp.float32),
     ]
-    if usual:
-        scratch += [words_scratch(plan, plan.features), words_scratch(plan, plan.channels)]
+    if reads:
+        scratch.append(words_scratch(plan, plan.features))
+    if writes:
+        scratch.append(words_scratch(plan, plan.channels))
     dx, d_kernel, d_bias, dh, dc = call(
-        partial(_kernel, walk=walk, usual=usual),
+        partial(_kernel, walk=walk, reads=reads, writes=writes),
         grid=(packing.groups, walk.steps + lag),
         in_specs=in_specs,
         out_specs=[
-            spec(plan.channels, lag),
+            walk.usual(plan.channels, lag) if writes else walk.packed(plan.channels, lag),
             pl.BlockSpec((None, plan.lanes, plan.taps * gates), lambda group, step: (group, 0, 0)),
             pl.BlockSpec((None, 1, gates), lambda group, step: (group, 0, 0)),
             walk.state(plan.features, lag, plan.steps - 1),
@@ -157,9 +167,9 @@ def _kernel(
     d_out_ref, gates_ref, cells_ref, cells_before_ref, both_ref, weights_ref, first_c_ref, last_dh_ref, last_dc_ref,
     dx_ref, d_kernel_ref, d_bias_ref, first_dh_ref, first_dc_ref,
     d_gates, d_state, *words,
-    walk: Walk, usual: bool,
+    walk: Walk, reads: bool, writes: bool,
 ):  # fmt: skip
-    """d_gates: the gates' gradients of a frame, with a border of zeros. d_state: dh beside dc. Both have a spare block."""
+    """d_gates: the gates' gradients of a frame within zeros. d_state: dh beside dc. Both have a spare block."""
     plan = walk.plan
     packing, columns, dtype = plan.packing, plan.packing.columns, plan.dtype
     (top, left), right = plan.after, plan.before[1]  # of the turned window
@@ -198,7 +208,7 @@ def _kernel(
     def gates_of_block(frame, block):
         """Gradients of the block's gates before their nonlinearity; past the end they go to the spare block."""
         into = jnp.where(lasts, block, blocks)
-        if usual:
+        if reads:
             d_out = jnp.stack([jnp.stack(row) for row in read_usual(d_out_ref[...], words[0], plan)])
         else:
             d_out = d_out_ref[...]
@@ -242,7 +252,7 @@ def _kernel(
         d_kernel_ref[...] += multiply(both_ref[...].reshape(area, plan.lanes).T, taps)
         d_state[block, :, :gate] = d_both[:, :gate]
         dx = d_both[:, gate : gate + plan.channels].astype(dtype).reshape(*shape, plan.channels)
-        dx_ref[...] = write_usual(dx, words[1], plan) if usual else dx
+        dx_ref[...] = write_usual(dx, words[-1], plan) if writes else dx
 
     gates_at, products_at = walk.at(step, 0), walk.at(step, lag)
     if walk.frame_blocks == blocks:
