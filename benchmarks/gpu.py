@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
 from zoo.kernels import dispatch
 from zoo.kernels.arguments import pairs, per_axis
 from zoo.kernels.case import Case
@@ -72,13 +73,17 @@ def candidates(operation: str, operands: list[jax.ShapeDtypeStruct]) -> list[Imp
 
 
 def repeated(function: Callable[..., jax.Array], times: int) -> Callable[..., jax.Array]:
-    """A program that calls a function several times in turn; each waits for the one before."""
+    """A program that calls a function several times in turn.
 
-    def run(*arrays: jax.Array) -> jax.Array:
-        out = function(*arrays)
+    One value of each result goes into the next call's first operand. Otherwise the compiler would see that all calls
+    are the same, even behind `lax.optimization_barrier`, and make them one.
+    """
+
+    def run(x: jax.Array, *others: jax.Array) -> jax.Array:
+        out = function(x, *others)
         for _ in range(times - 1):
-            arrays, _ = lax.optimization_barrier((arrays, out))
-            out = function(*arrays)
+            x = lax.optimization_barrier(x.at[(0,) * x.ndim].set(out[(0,) * out.ndim]))
+            out = function(x, *others)
         return out
 
     return jax.jit(run)

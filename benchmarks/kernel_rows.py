@@ -1,0 +1,209 @@
+"""What the kernel table measures: for each case its forward pass and gradients, in every formulation."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.tpu_static import CHIPS
+from zoo import kernels
+from zoo.kernels import dispatch, reference
+from zoo.kernels.arguments import pairs, per_axis
+from zoo.kernels.case import Case
+from zoo.kernels.conv.cases import CASES as CONV
+from zoo.kernels.conv_lstm.cases import CASES as CONV_LSTM
+from zoo.kernels.depthwise.cases import CASES as DEPTHWISE
+from zoo.kernels.pool.cases import CASES as POOL
+
+POOLS = ("max_pool", "avg_pool")
+CASES = (*POOL, *DEPTHWISE, *CONV, *CONV_LSTM)
+
+# XLA in the layout that arrays have here; XLA with the batch beside the channels, which its convolutions like best, at
+# no charge for getting there; plain JAX in another form; our kernel.
+COLUMNS = ("xla", "xla_batch_inside", "rewritten", "pallas_tpu")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: `programs` maps a column to a function of arrays of `shapes`."""
+
+    case: Case
+    name: str
+    operation: str
+    key: str
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
+    programs: dict[str, Callable[..., Any]]
+    flops: float
+    results: tuple[jax.ShapeDtypeStruct, ...]
+
+    def floor(self, chip: str) -> float:
+        """Microseconds that no program can go below: operands and results once through HBM, or the products."""
+        moved = sum(_stored_bytes(array) for array in (*self.shapes, *self.results))
+        return 1e6 * max(moved / CHIPS[chip].bandwidth, self.flops / CHIPS[chip].peak)
+
+
+def _stored_bytes(array: jax.ShapeDtypeStruct) -> float:
+    """Bytes in HBM, where either the last axis fills rows of 128, or the one before it does and the last rows of 8."""
+    if array.ndim < 2:
+        return math.prod(array.shape) * array.dtype.itemsize
+    *others, width, channels = array.shape
+    padded = min(width * _up(channels, 128), _up(width, 128) * _up(channels, 8))
+    return math.prod(others) * padded * array.dtype.itemsize
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def rows() -> Iterator[Row]:
+    """Every row of the table, case by case."""
+    for case in CASES:
+        if case.operation.startswith("conv_lstm"):
+            yield from _conv_lstm_rows(case)
+        else:
+            yield from _window_rows(case)
+
+
+def _window_rows(case: Case) -> Iterator[Row]:
+    """Convolution and pooling, as the operations that `zoo.kernels.dispatch` knows, on one folded batch axis."""
+    options, axes = _canonical(case)
+    dtype = jnp.dtype(case.dtype)
+    x, *others = case.shapes
+    folded = (math.prod(x[: len(x) - axes - 1]), *x[-axes - 1 :])
+    operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in (folded, *others)]
+    key = dispatch.describe(operands[: 1 if case.operation in POOLS else 2], options)
+    out = jax.eval_shape(functools.partial(getattr(reference, case.operation), **options), *operands)
+    flops = 0.0
+    if case.operation.startswith(("conv", "depthwise")):
+        flops = 2.0 * math.prod(others[0][:-1]) * math.prod(_convolved(case, options, operands))
+
+    def row(name: str, operation: str, operands: Sequence[jax.ShapeDtypeStruct], **more: Any) -> Row:
+        every = options | more
+        batched = [role == "batch" for role in dispatch.OPERATIONS[operation].operands or ()][: len(operands)]
+        out_is_batched = dispatch.OPERATIONS[operation].results == ("batch",)
+        programs: dict[str, Callable[..., Any]] = {}
+        for column in COLUMNS:
+            source = "xla" if column == "xla_batch_inside" else column
+            if source in dispatch.OPERATIONS[operation].modules:
+                function = functools.partial(_implementation, operation, source, every)
+                if column == "xla_batch_inside":
+                    function = functools.partial(_batch_inside, function, batched, out_is_batched)
+                programs[column] = function
+        results = jax.eval_shape(functools.partial(getattr(reference, operation), **every), *operands)
+        return Row(case, name, operation, key, tuple(operands), programs, flops, (results,))
+
+    operation = case.operation
+    if operation in POOLS:
+        yield row("forward", operation, operands)
+        if operation == "max_pool":
+            yield row("gradient", f"{operation}_gradient", [*operands, out, out])
+        else:
+            yield row("gradient", f"{operation}_gradient", [out], spatial=folded[1:-1])
+        return
+    yield row("forward", operation, operands)
+    if operation != "conv_bias_act_pool":
+        yield row("input gradient", f"{operation}_input_gradient", [out, operands[1]], spatial=folded[1:-1])
+        yield row("weight gradient", f"{operation}_weight_gradient", [operands[0], out], window=others[0][:-2])
+
+
+def _implementation(operation: str, name: str, options: dict[str, Any], *operands: jax.Array) -> jax.Array:
+    return dispatch.implementation(operation, name)(*operands, **options)
+
+
+def _batch_inside(function, batched: Sequence[bool], out_is_batched: bool, *operands: jax.Array) -> jax.Array:
+    """`function` of operands `[*spatial, N, C]`, which is only another way to write the same memory for XLA."""
+    natural = [jnp.moveaxis(a, -2, 0) if there else a for a, there in zip(operands, batched, strict=True)]
+    out = function(*natural)
+    return jnp.moveaxis(out, 0, -2) if out_is_batched else out
+
+
+def inside_shapes(row: Row) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes that the column `xla_batch_inside` takes."""
+    if row.case.operation.startswith("conv_lstm"):
+        x, *others = row.shapes
+        b, t, h, w, c = x.shape
+        return (jax.ShapeDtypeStruct((t, h, w, b, c), x.dtype), *others)
+    roles = dispatch.OPERATIONS[row.operation].operands or ()
+    moved = zip(row.shapes, roles, strict=False)
+    return tuple(
+        jax.ShapeDtypeStruct((*a.shape[1:-1], a.shape[0], a.shape[-1]), a.dtype) if role == "batch" else a
+        for a, role in moved
+    )
+
+
+def _canonical(case: Case) -> tuple[dict[str, Any], int]:
+    """A case's options as the operations take them: everything an axis each, padding as pairs."""
+    given = dict(case.options)
+    pooled = case.operation in POOLS
+    axes = len(given["window"]) if pooled else len(case.shapes[1]) - 2
+    window = tuple(given["window"]) if pooled else case.shapes[1][:-2]
+    strides = per_axis(given.get("strides", window if pooled else 1), axes, "strides")
+    spatial = case.shapes[0][-axes - 1 : -1]
+    padding = pairs(given.get("padding", "VALID" if pooled else "SAME"), spatial, window, strides, (1,) * axes)
+    options: dict[str, Any] = {"strides": strides, "padding": padding}
+    if pooled:
+        return {"window": window} | options, axes
+    if case.operation == "conv":
+        return options | {"dilation": (1,) * axes, "groups": 1}, axes
+    if case.operation == "conv_bias_act_pool":
+        pool = tuple(given["window"])
+        head = {"activation": given["activation"], "window": pool}
+        return head | options | {"pool_strides": pool, "pool_padding": ((0, 0),) * axes}, axes
+    return options, axes
+
+
+def _convolved(case: Case, options: dict[str, Any], operands: Sequence[jax.ShapeDtypeStruct]) -> tuple[int, ...]:
+    """The shape of the convolution's own result, before any pooling."""
+    if case.operation != "conv_bias_act_pool":
+        return jax.eval_shape(functools.partial(getattr(reference, case.operation), **options), *operands).shape
+    unpooled = options | {"window": None}
+    return jax.eval_shape(functools.partial(reference.conv_bias_act_pool, **unpooled), *operands).shape
+
+
+def _conv_lstm_rows(case: Case) -> Iterator[Row]:
+    """A sequence forwards, and forwards and backwards; three layers for a stack."""
+    dtype = jnp.dtype(case.dtype)
+    shapes = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in case.shapes)
+    x, kernel, _ = shapes
+    features = kernel.shape[-1] // 4
+    flops = 2.0 * math.prod(x.shape[:4]) * math.prod(kernel.shape)
+    out = jax.ShapeDtypeStruct((*x.shape[:4], features), dtype)
+    key = dispatch.describe([x, kernel], {"peephole": None})
+
+    def forward(implementation: str, x, kernel, bias):
+        if implementation == "batch inside":
+            return _conv_lstm_batch_inside(x, kernel, bias)
+        return kernels.conv_lstm(x, kernel, bias, implementation=implementation)[0]
+
+    def train(implementation: str, x, kernel, bias):
+        def loss(x, kernel, bias):
+            return forward(implementation, x, kernel, bias).astype(jnp.float32).sum()
+
+        return jax.grad(loss, (0, 1, 2))(x, kernel, bias)
+
+    named = {"xla": "xla", "xla_batch_inside": "batch inside", "pallas_tpu": "pallas_tpu"}
+    for name, function, passes, results in (("forward", forward, 1, (out,)), ("training step", train, 3, shapes)):
+        programs = {column: functools.partial(function, asked) for column, asked in named.items()}
+        yield Row(case, name, "conv_lstm", key, shapes, programs, passes * flops, results)
+
+
+def _conv_lstm_batch_inside(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """The layout and form that XLA runs fastest: `[T, H, W, B, C]`, one convolution of input and state together."""
+    features = kernel.shape[-1] // 4
+    numbers = ("HWNC", "HWIO", "HWNC")
+
+    def step(state, frame):
+        h, c = state
+        both = jnp.concatenate([frame, h], -1)
+        gates = jax.lax.conv_general_dilated(both, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+        i, f, g, o = jnp.split(gates.astype(jnp.float32) + bias, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(x.dtype)
+        return (h, c), h
+
+    empty = jnp.zeros((*x.shape[1:4], features), x.dtype)
+    return jax.lax.scan(step, (empty, empty.astype(jnp.float32)), x)[1]

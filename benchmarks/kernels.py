@@ -1,0 +1,170 @@
+"""`python -m benchmarks.kernels --chip v5e,v6e`: XLA and our kernels on TPUs, by the static clock.
+
+Prints a table for each chip and keeps it as `benchmarks/results/<chip>-kernels.csv`. What is there already is not
+measured again unless `--again` says so, so a stopped run goes on where it was. `--tune` enters what won on every
+chip measured into `kernels/tuned/tpu.json`, from where `zoo.kernels` takes its choices.
+"""
+
+import csv
+import dataclasses
+import datetime
+import fnmatch
+import importlib.metadata
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.kernel_rows import COLUMNS, Row, inside_shapes, rows
+from benchmarks.tpu_static import CHIPS, EstimateError, estimate
+from zoo import command_line
+from zoo.errors import UserError
+from zoo.kernels.dispatch import Refused
+
+RESULTS = Path(__file__).parent / "results"
+TUNED = Path(__file__).parents[1] / "kernels" / "tuned" / "tpu.json"
+FIELDS = ("case", "model", "row", "operation", "shapes", *COLUMNS, "floor", "key", "notes")
+
+# A choice has to beat XLA by this much on every chip: the clock's own doubt about programs of another make.
+MARGIN = 1.03
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Estimates kernels for TPUs without a TPU."""
+
+    chip: str = "v5e,v6e"
+    """Chips to compile for, with commas between."""
+    only: str = "*"
+    """Cases to measure, with wildcards: "i3d*"."""
+    columns: str = ",".join(COLUMNS)
+    """Which of the formulations to measure."""
+    again: bool = False
+    """Measure what the table has already, too."""
+    tune: bool = False
+    """Write what won everywhere into kernels/tuned/tpu.json."""
+
+
+def main(argv: list[str]) -> None:
+    arguments = command_line.parse(Arguments, argv, "kernels")
+    chips = arguments.chip.split(",")
+    columns = arguments.columns.split(",")
+    for chip in chips:
+        if chip not in CHIPS:
+            raise UserError(f"no chip {chip!r}; there are {', '.join(CHIPS)}")
+    for column in columns:
+        if column not in COLUMNS:
+            raise UserError(f"no formulation {column!r}; there are {', '.join(COLUMNS)}")
+    chosen = [row for row in rows() if fnmatch.fnmatch(row.case.name, arguments.only)]
+    if not chosen:
+        raise UserError(f"no case matches {arguments.only!r}")
+    for chip in chips:
+        table = read(chip)
+        for row in track(chosen, description=chip, console=Console(stderr=True)):
+            measure(row, chip, columns, table, again=arguments.again)
+        show(chip, [table[row.case.name, row.name] for row in chosen])
+    if arguments.tune:
+        tune([read(chip) for chip in chips], chips)
+
+
+def measure(row: Row, chip: str, columns: Sequence[str], table: dict, *, again: bool) -> None:
+    """Fills a row's cells that are missing, and keeps the table after each."""
+    cells = table.setdefault((row.case.name, row.name), dict.fromkeys(FIELDS, ""))
+    shapes = " ".join("x".join(map(str, shape.shape)) for shape in row.shapes)
+    cells |= {"case": row.case.name, "model": row.case.model, "row": row.name, "operation": row.operation}
+    cells |= {"shapes": shapes, "key": row.key, "floor": f"{row.floor(chip):.1f}"}
+    for column in columns:
+        if column not in row.programs or (cells[column] and not again):
+            continue
+        taken = inside_shapes(row) if column == "xla_batch_inside" else row.shapes
+        notes = [note for note in cells["notes"].split("; ") if note and not note.startswith(f"{column}:")]
+        try:
+            measured = estimate(row.programs[column], *taken, chip=chip, flops=row.flops)
+            cells[column] = f"{measured.microseconds:.1f}"
+        except (Refused, ValueError, EstimateError) as error:
+            cells[column] = "-"
+            notes.append(f"{column}: {' '.join(str(error).split())[:160]}".replace(";", ","))
+        cells["notes"] = "; ".join(notes)
+        write(chip, table)
+
+
+def header(chip: str) -> str:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu"))
+    today = datetime.date.today().isoformat()
+    what = f"static estimate, not a measurement: microseconds on one {chip} by the compiler's final program"
+    return f"{what}; {versions}; {today}"
+
+
+def _file(chip: str) -> Path:
+    return RESULTS / f"{chip}-kernels.csv"
+
+
+def read(chip: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The table so far, by case and row."""
+    if not _file(chip).exists():
+        return {}
+    lines = _file(chip).read_text().splitlines()[1:]
+    return {(cells["case"], cells["row"]): dict(cells) for cells in csv.DictReader(lines)}
+
+
+def write(chip: str, table: Mapping[tuple[str, str], Mapping[str, str]]) -> None:
+    """The whole table, in the order of the cases, in place of the file that was there."""
+    order = {key: i for i, key in enumerate((row.case.name, row.name) for row in rows())}
+    text = io.StringIO()
+    print(f"# {header(chip)}", file=text)
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table[key] for key in sorted(table, key=lambda key: order.get(key, len(order))))
+    RESULTS.mkdir(exist_ok=True)
+    partial = _file(chip).with_suffix(".partial")
+    partial.write_text(text.getvalue())
+    os.replace(partial, _file(chip))
+
+
+def _microseconds(cells: Mapping[str, str], columns: Iterable[str]) -> float:
+    return min((float(cells[c]) for c in columns if cells[c] not in ("", "-")), default=float("inf"))
+
+
+def show(chip: str, every: Sequence[Mapping[str, str]]) -> None:
+    """The table on the screen: microseconds, ratios to XLA's default and best, share of the roofline."""
+    table = Table(title=header(chip), title_justify="left", box=None)
+    for name in ("case", "row", *COLUMNS, "floor", "xla / ours", "xla best / ours", "roofline"):
+        table.add_column(name.replace("_", " "), justify="left" if name in ("case", "row") else "right")
+    for cells in every:
+        ours = _microseconds(cells, COLUMNS[2:])
+        ratios = [_microseconds(cells, columns) / ours for columns in (COLUMNS[:1], COLUMNS[:2])]
+        share = float(cells["floor"]) / ours
+        figures = [f"{value:.2f}" if 0 < value < float("inf") else "" for value in ratios]
+        table.add_row(*(cells[f] for f in ("case", "row", *COLUMNS, "floor")), *figures, f"{share:.0%}")
+    Console(width=180).print(table)
+
+
+def tune(tables: Sequence[Mapping[tuple[str, str], Mapping[str, str]]], chips: Sequence[str]) -> None:
+    """Writes the choices: what beats XLA's best form on every chip, and of that what gains most in all."""
+    choices = {}
+    for key in sorted(set.intersection(*map(set, tables))):
+        cells = [table[key] for table in tables]
+        gains = {}
+        for column in COLUMNS[2:]:
+            each = [_microseconds(c, COLUMNS[:2]) / _microseconds(c, [column]) for c in cells]
+            if min(each) >= MARGIN:
+                gains[column] = min(each)
+        if gains:
+            name = max(gains, key=lambda column: gains[column])
+            choices[f"{cells[0]['operation']} {cells[0]['key']}"] = {"implementation": name}
+    text = json.dumps({"device": ", ".join(chips), "by": header(" and ".join(chips)), "choices": choices}, indent=1)
+    partial = TUNED.with_suffix(".partial")
+    partial.write_text(text + "\n")
+    os.replace(partial, TUNED)
+    print(f"{len(choices)} choices in {TUNED}")
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    command_line.run("kernels", main)
