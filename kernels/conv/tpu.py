@@ -61,6 +61,8 @@ def conv_and_more(
     features: int | None = None,
     fold: int | None = None,
     lines: int | None = None,
+    spread: Sequence[int] | None = None,
+    size: Sequence[int] | None = None,
 ) -> jax.Array:
     """`activation(conv(x, kernel) + bias + residual)` in x's dtype, everything before that in float32.
 
@@ -73,30 +75,51 @@ def conv_and_more(
       frames, rows, columns, features: outputs of one step of the grid.
       fold: rows of outputs side by side in one product.
       lines: outputs of one product.
+      spread, size: the features are those of `spread` neighbours in each axis, `[*spread, F / prod(spread)]`, which are
+        written apart: the result has `size` pixels, the last of `spread` times as many cut off.
 
     Raises:
       Refused: nothing to compute, or not even one row fits into VMEM.
     """
     window, out_features = kernel.shape[:-2], kernel.shape[-1]
-    g = geometry(x, window, out_features, strides=strides, padding=padding, dilation=dilation, inside=inside)
+    if spread is None:
+        spread = (1,) * len(window)
+        size = tuple(
+            (pixels + sum(pad) - (reach - 1) * rate - 1) // stride + 1
+            for pixels, pad, reach, rate, stride in zip(x.shape[1:-1], padding, window, dilation, strides, strict=True)
+        )
+    assert size is not None
+    apart = math.prod(spread)
+    g = geometry(
+        x,
+        window,
+        out_features,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        inside=inside,
+        merge=apart == 1,
+    )
+    if apart > 1:
+        features, fold = out_features, 1
+        lines = lines or max(16, _LINES * 128 // up(out_features, 128))
     plan = Plan(g, choose(g, frames, rows, columns, features, fold, lines, residual is not None))
     b = plan.blocks
-    spatial = tuple(
-        (size + sum(pad) - (reach - 1) * rate - 1) // stride + 1
-        for size, pad, reach, rate, stride in zip(x.shape[1:-1], padding, window, dilation, strides, strict=True)
-    )
+    missing = (1,) * (3 - len(window))
+    spread3, size3 = ((*missing, *spread), (*missing, *size)) if apart > 1 else ((1, 1, 1), g.out)
     operands = [g.view(x, g.size), plan.matrix(kernel.astype(x.dtype))]
     specs = [plan.x_spec, plan.matrix_spec]
     if bias is not None:
         operands.append(bias.astype(jnp.float32)[None])
         specs.append(pl.BlockSpec((1, b.features), lambda f, n, w, d, h: (0, f)))
-    out_spec = plan.out_spec(b.frames, b.rows, b.columns)
+    blocks = (count * times for count, times in zip((b.frames, b.rows, b.columns), spread3, strict=True))
+    out_spec = plan.out_spec(*blocks, b.features // apart)
     if residual is not None:
         operands.append(g.view(residual.astype(x.dtype), g.out))
         specs.append(out_spec)
     y = call(
-        partial(_kernel, plan, activation, bias is not None, residual is not None),
-        out_shape=jax.ShapeDtypeStruct(plan.out_shape(g.out), x.dtype),
+        partial(_kernel, plan, spread3, activation, bias is not None, residual is not None),
+        out_shape=jax.ShapeDtypeStruct(plan.out_shape(size3, g.features // apart), x.dtype),
         grid=plan.grid,
         in_specs=specs,
         out_specs=out_spec,
@@ -106,7 +129,7 @@ def conv_and_more(
         ),
         name="conv",
     )(*operands)
-    return g.restore(y, (x.shape[0], *spatial, g.features))
+    return g.restore(y, (x.shape[0], *size, g.features // apart))
 
 
 def choose(
@@ -178,7 +201,16 @@ def estimated_cycles(plan: Plan) -> float:
     return edges + steps * (max(product, copy) + _STEP_CYCLES)
 
 
-def _kernel(plan: Plan, activation: str | None, has_bias: bool, has_residual: bool, x_ref, matrix, *others) -> None:
+def _kernel(
+    plan: Plan,
+    spread: tuple[int, int, int],
+    activation: str | None,
+    has_bias: bool,
+    has_residual: bool,
+    x_ref,
+    matrix,
+    *others,
+) -> None:
     *added, out, scratch, wide = others
     bias = added[0] if has_bias else None
     residual = added[-1] if has_residual else None
@@ -190,6 +222,9 @@ def _kernel(plan: Plan, activation: str | None, has_bias: bool, has_residual: bo
         d, unit = quotient(index, units) if b.frames > 1 else (0, index)
         for low, count in chunks(plan):
             sums = products(plan, scratch, matrix, d, unit * plan.group, low, count)
+            if math.prod(spread) > 1:
+                store_apart(plan, spread, out, d, unit * plan.group, low, count, sums)
+                continue
             for f in range(b.fold):
                 value = sums[:, f * b.features : (f + 1) * b.features]
                 store(plan, out, d, unit * (plan.group * b.fold) + f, low, count, value, bias, residual, activation)
@@ -227,3 +262,26 @@ def store(
         if residual is not None:
             lines = lines + residual[where].astype(jnp.float32)
         out[where] = ACTIVATIONS[activation](lines).astype(out.dtype)
+
+
+def store_apart(plan: Plan, spread: tuple[int, int, int], out, d, row, low: int, count: int, sums: jax.Array) -> None:
+    """Stores sums `[group * count, spread features]` of rows from `row` on, each pixel's where its neighbours are."""
+    g, b = plan.geometry, plan.blocks
+    begin, end = low // g.inside, min(low + count, b.columns * g.inside) // g.inside
+    features = b.features // math.prod(spread)
+    sums = sums.reshape(plan.group, count, b.features)[:, : (end - begin) * g.inside]
+    for i in range(plan.group):
+        for phase in range(spread[0] * spread[1]):
+            at = (d * spread[0] + phase // spread[1], (row + i) * spread[1] + phase % spread[1])
+            parts = [
+                sums[i, :, (phase * spread[2] + p) * features :][:, :features].astype(out.dtype)
+                for p in range(spread[2])
+            ]
+            if g.is_inside:
+                parts = [part.reshape(end - begin, g.batch, features) for part in parts]
+                # Whole pixels follow each other: nothing is moved.
+                both = jnp.stack(parts, 1).reshape(-1, g.batch, features)
+                out[(*at, pl.ds(begin * spread[2], both.shape[0]))] = both
+            else:
+                both = jnp.stack([part.astype(jnp.float32) for part in parts], 1).reshape(-1, features)
+                out[(0, *at, pl.ds(begin * spread[2], both.shape[0]))] = both.astype(out.dtype)

@@ -105,8 +105,11 @@ def geometry(
     padding: Pairs,
     dilation: Sequence[int],
     inside: int | None,
+    merge: bool = True,
 ) -> Geometry:
     """The convolution of x `[N, *spatial, C]`, of one to three spatial axes, as frames, rows and columns.
+
+    With `merge`, all pixels of a frame are columns where the window has time alone.
 
     Raises:
       Refused: there is nothing to compute.
@@ -123,8 +126,7 @@ def geometry(
         (1,) * missing + tuple(dilation),
     ]
     d, h, w = zip(*axes, strict=True)
-    if _is_free(h) and _is_free(w) and not _is_free(d):
-        # Along time alone: time becomes the rows, and all pixels of a frame a row of its own.
+    if merge and _is_free(h) and _is_free(w) and not _is_free(d):
         d, h, w = (1, 1, 1, (0, 0), 1), d, (h[0] * w[0], 1, 1, (0, 0), 1)
     size, window, strides, padding, dilation = zip(d, h, w, strict=True)
     it = Geometry(n, size, channels, window, features, strides, padding, dilation, is_inside, jnp.dtype(x.dtype))
@@ -284,17 +286,18 @@ class Plan:
             return pl.BlockSpec(shape, lambda f, n, w, d, h: (*self.held_from(d, h, w), 0, 0))
         return pl.BlockSpec((pl.Element(1), *held, channels), lambda f, n, w, d, h: (n, *self.held_from(d, h, w), 0))
 
-    def out_spec(self, frames: int, rows: int, columns: int) -> pl.BlockSpec:
-        """Blocks of that many frames, rows and columns, with the block's features, of an array like the output."""
-        features = self.blocks.features
+    def out_spec(self, frames: int, rows: int, columns: int, features: int | None = None) -> pl.BlockSpec:
+        """Blocks of that many frames, rows, columns and features (None: the block's) of an array like the output."""
+        features = features or self.blocks.features
         if self.geometry.is_inside:
             shape = (frames, rows, columns, self.geometry.batch, features)
             return pl.BlockSpec(shape, lambda f, n, w, d, h: (d, h, w, 0, f))
         return pl.BlockSpec((1, frames, rows, columns, features), lambda f, n, w, d, h: (n, d, h, w, f))
 
-    def out_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+    def out_shape(self, size: Sequence[int], features: int | None = None) -> tuple[int, ...]:
         g = self.geometry
-        return (*size, g.batch, g.features) if g.is_inside else (g.batch, *size, g.features)
+        features = features or g.features
+        return (*size, g.batch, features) if g.is_inside else (g.batch, *size, features)
 
     @property
     def bytes_of_x(self) -> int:
