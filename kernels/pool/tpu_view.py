@@ -8,6 +8,7 @@ arrays is to put time there, so that the transposition is none.
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -168,6 +169,37 @@ def fill(v: jax.Array, slot, slide: Slide) -> None:
 def read_taps(slot, slide: Slide) -> list[jax.Array]:
     """What `fill` has left, as `taps` gives it."""
     return [slot[:, pl.ds(j, slide.out, slide.stride)] for j in range(slide.window)]
+
+
+def place_back(parts: Sequence[jax.Array], slot, slide: Slide) -> jax.Array:
+    """Sums what the windows give to their elements: parts as `taps` has them, to `[B, S, C]`; padding is dropped.
+
+    `slot` is scratch as for `taps`.
+    """
+    if slide.still:
+        return parts[0]
+    if slide.stride == 1:
+        return functools.reduce(operator.add, [_put(part, j - slide.low, slide) for j, part in enumerate(parts)])
+    # The first `stride` elements of all windows, where there are so many, cover all but the end.
+    covered = slide.out * slide.stride if slide.window >= slide.stride else 0
+    if covered < slide.padded:
+        slot[:, covered:] = jnp.zeros((slot.shape[0], slide.padded - covered, slot.shape[2]), slot.dtype)
+    for j, part in enumerate(parts):
+        here = (slice(None), pl.ds(j, slide.out, slide.stride))
+        # Element `stride` of a window is element 0 of the next: there, and there only, something may lie already.
+        slot[here] = part if j < slide.stride else slot[here] + part
+    return slot[:, slide.low : slide.low + slide.size]
+
+
+def _put(part: jax.Array, by: int, slide: Slide) -> jax.Array:
+    """part `[B, out, C]` moved by `by` along an axis of `size` zeros."""
+    inside = part[:, max(-by, 0) : min(slide.size - by, slide.out)]
+    if not inside.shape[1]:
+        return jnp.zeros((part.shape[0], slide.size, part.shape[2]), part.dtype)
+    before, after = max(by, 0), slide.size - max(by, 0) - inside.shape[1]
+    zeros = [jnp.zeros((part.shape[0], rows, part.shape[2]), part.dtype) for rows in (before, after)]
+    pieces = [piece for piece in (zeros[0], inside, zeros[1]) if piece.shape[1]]
+    return jnp.concatenate(pieces, 1) if len(pieces) > 1 else inside
 
 
 def _shifted(v: jax.Array, by: int, out: int) -> jax.Array:
