@@ -75,13 +75,15 @@ def candidates(operation: str, operands: list[jax.ShapeDtypeStruct]) -> list[Imp
 def repeated(function: Callable[..., jax.Array], times: int) -> Callable[..., jax.Array]:
     """A program that calls a function several times in turn.
 
-    One value of each result goes into the next call's first operand. Otherwise the compiler would see that all calls
-    are the same, even behind `lax.optimization_barrier`, and make them one.
+    One value of each result goes into the next call's first operand, or the compiler would see that all calls are the
+    same and make them one. The barriers keep it from computing that value alone, and from moving its insertion into
+    the function.
     """
 
     def run(x: jax.Array, *others: jax.Array) -> jax.Array:
         out = function(x, *others)
         for _ in range(times - 1):
+            out = lax.optimization_barrier(out)
             x = lax.optimization_barrier(x.at[(0,) * x.ndim].set(out[(0,) * out.ndim]))
             out = function(x, *others)
         return out

@@ -39,7 +39,7 @@ def max_pool(
 
     Raises:
       Refused: channels not a multiple of 8; too few images for 128 threads; padding as large as the window; more than
-        128 taps; images of gigabytes; nothing to compute.
+        128 taps; 2^31 values or more; nothing to compute.
     """
     plan = _plan("max_pool", x, window, strides, padding, columns)
 
@@ -251,6 +251,8 @@ def _plan(
     result = (batch, *out, channels)
     if math.prod(x.shape) == 0 or min(out) < 1:
         raise Refused(f"{operation} has nothing to compute of {list(x.shape)}")
+    if x.size >= 2**31:
+        raise Refused(f"{operation} on GPU counts values in 32 bits, got {x.size}")
     for pair, taps in zip(padding, window, strict=True):
         if max(pair) >= taps:
             raise Refused(f"{operation} on GPU needs padding smaller than the window, got {pair} for {taps}")
@@ -273,8 +275,6 @@ def _plan(
             f" got {batch} images of {channels} channels"
         )
     vector, across = shares
-    if x.size // batch * (_THREADS // across) >= 2**31:
-        raise Refused(f"{operation} on GPU takes images of less than {2**31 * across // _THREADS} values")
     rows = batch * channels // (_THREADS * vector) * out3[0] * out3[1]
     columns = min(columns or _columns(out3[2], rows), out3[2])
     return _Plan(batch, spatial3, channels, window3, strides3, low3, out3, vector, across, columns, result)
