@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 from jax import export
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from benchmarks.tpu_static.chips import CHIPS, REFUSED, Chip
 
@@ -77,7 +78,7 @@ def estimate(function: Callable[..., Any], *shapes: Any, chip: str, flops: float
         raise EstimateError(f"{why}; there are {', '.join(CHIPS)}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program"
-        file.write_bytes(_exported(function, *shapes))
+        file.write_bytes(_exported(function, *shapes, chip=CHIPS[chip]))
         answer = _ask(chip, file)
     if "error" in answer:
         raise EstimateError(answer["error"])
@@ -98,12 +99,14 @@ def estimate(function: Callable[..., Any], *shapes: Any, chip: str, flops: float
     )
 
 
-def _exported(function: Callable[..., Any], *shapes: Any) -> bytes:
-    """The program for a TPU, whose kernels are in it as the compiler takes them."""
+def _exported(function: Callable[..., Any], *shapes: Any, chip: Chip) -> bytes:
+    """The program for a TPU, whose kernels are in it as the compiler takes them; some ask which TPU it is."""
     kernels = export.DisabledSafetyCheck.custom_call("tpu_custom_call")
     leaves, structure = jax.tree.flatten(shapes)
     flat = jax.jit(lambda *arrays: function(*jax.tree.unflatten(structure, arrays)))
-    return bytes(export.export(flat, platforms=["tpu"], disabled_checks=[kernels])(*leaves).serialize())
+    target = AbstractDevice(chip.device_kind, 1, "tpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("chip",), (AxisType.Auto,), abstract_device=target)):
+        return bytes(export.export(flat, platforms=["tpu"], disabled_checks=[kernels])(*leaves).serialize())
 
 
 @functools.cache

@@ -13,15 +13,16 @@ class Chip:
     bandwidth: float
     peak: float
     accelerator_type: str
+    device_kind: str
 
 
 # Bandwidth and peak: Google Cloud's pages "TPU v5e", "TPU v5p" and "TPU v6e". The clock is not published; it is the one
 # at which the matrix units' multiply-adds a cycle give the published peak (v5e: 4 units of 128x128, v5p: the same with
 # two cores, v6e: 2 units of 256x256).
 CHIPS = {
-    "v5e": Chip("v5e", "v5e:2x2", 1.5e9, 819e9, 197e12, "v5litepod-4"),
-    "v5p": Chip("v5p", "v5p:2x2x1", 1.75e9, 2765e9, 459e12, "v5p-8"),
-    "v6e": Chip("v6e", "v6e:2x2", 1.75e9, 1640e9, 918e12, "v6e-4"),
+    "v5e": Chip("v5e", "v5e:2x2", 1.5e9, 819e9, 197e12, "v5litepod-4", "TPU v5 lite"),
+    "v5p": Chip("v5p", "v5p:2x2x1", 1.75e9, 2765e9, 459e12, "v5p-8", "TPU v5"),
+    "v6e": Chip("v6e", "v6e:2x2", 1.75e9, 1640e9, 918e12, "v6e-4", "TPU v6 lite"),
 }
 
 REFUSED = {"v4": "its programs spread over two cores that this clock does not run together"}
