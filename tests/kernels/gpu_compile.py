@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
-from zoo.kernels.conv.cases import CASES as CONV
-from zoo.kernels.pool.cases import CASES as POOL
 
 from zoo import kernels
+from zoo.kernels.conv.cases import CASES as CONV
+from zoo.kernels.pool.cases import CASES as POOL
 
 TARGETS = Path(__file__).parent / "gpu_targets"
 SERVED = {"h100": ("max_pool", "avg_pool", "conv"), "a100": ("max_pool", "avg_pool")}

@@ -21,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax._src.pallas.mosaic_gpu.interpret.interpret_pallas_call import get_races, reset_gpu_interpret_mode_state
 from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from zoo import kernels
 from zoo.kernels import reference
 from zoo.kernels.conv import gpu as conv_gpu
 from zoo.kernels.conv.cases import CASES as CONV
@@ -28,8 +30,6 @@ from zoo.kernels.dispatch import Refused
 from zoo.kernels.pallas_gpu import interpret
 from zoo.kernels.pool import gpu as pool_gpu
 from zoo.kernels.pool.cases import CASES as POOL
-
-from zoo import kernels
 
 # Of the largest value: sums of up to a few hundred products, in bfloat16 rounded once at the end.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 8e-3}

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
+
+from benchmarks import gpu
+from zoo import kernels
 from zoo.kernels import dispatch
 from zoo.kernels.case import Case
 from zoo.kernels.conv.cases import CASES as CONV
 from zoo.kernels.pool.cases import CASES as POOL
-
-from benchmarks import gpu
-from zoo import kernels
 
 
 def test_says_that_there_is_no_gpu(capsys):
