@@ -153,7 +153,7 @@ def choose(
         # Two rows of at most 64 features fill 128 columns of a matrix unit.
         fold = 2 if 2 * g.features <= 128 and g.window[1] > 1 else 1
     fold = max(1, min(fold, h)) if features == g.features else 1
-    least_columns = _divisors(w, g) if g.window[2] == 1 and g.strides[2] == 1 and g.padding[2] == (0, 0) else [w]
+    least_columns = divisors(w, g) if g.window[2] == 1 and g.strides[2] == 1 and g.padding[2] == (0, 0) else [w]
     best = None
     for columns_ in [columns] if columns in least_columns else least_columns:
         for frames_ in [min(frames, d)] if frames else sorted({1, 2, 4, 8, d} & set(range(1, d + 1))):
@@ -176,7 +176,7 @@ def _lanes(features: int, most: int) -> int:
     return features if features <= most else max(128, most // 128 * 128)
 
 
-def _divisors(columns: int, g: Geometry) -> list[int]:
+def divisors(columns: int, g: Geometry) -> list[int]:
     """Into how many columns rows may be cut, where nothing beside a column is needed for it."""
     lines = 1 if g.is_inside else 16
     return [n for n in range(1, columns + 1) if columns % n == 0 and (n % lines == 0 or n == columns)]

@@ -35,6 +35,9 @@ LIMIT = 110 << 20
 # bfloat16 has 16 lines a tile, float32 has 8; half a tile of bfloat16 is an address still.
 _LINES = 16
 
+# So many channels of all taps make one product; its terms are added before they leave the registers.
+_DEPTH = 1152
+
 
 def up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
@@ -395,12 +398,11 @@ def _gaps(plan: Plan, pieces: list[tuple[int, int, int, int]]) -> list[tuple[int
     return [gap for gap in gaps if gap[2]]
 
 
-def products(plan: Plan, scratch: Any, matrix: Any, d: Any, unit: Any, low: int, count: int) -> jax.Array:
-    """Outputs of `group` rows, `[group * count, fold * features]` float32, from line `low` of a row on.
+def windows(plan: Plan, scratch: Any, d: Any, unit: Any, low: int, count: int) -> list[jax.Array]:
+    """What each tap of `Plan.taps` sees of `group` rows: lines `[group * count, C]`, from line `low` of a row on.
 
     Args:
       scratch: as `fill` left it.
-      matrix: a block of `Plan.matrix`, a reference.
       d: the frame in the block.
       unit: the first row in the block, in units of `fold` rows.
       low: the first line, a multiple of 16, and how many lines, `count`, likewise.
@@ -420,18 +422,20 @@ def products(plan: Plan, scratch: Any, matrix: Any, d: Any, unit: Any, low: int,
         else:
             rows = scratch[plane, pl.ds(row, n), at].reshape(n * count, g.channels)
         pieces.append(rows)
+    return pieces
+
+
+def products(plan: Plan, scratch: Any, matrix: Any, d: Any, unit: Any, low: int, count: int) -> jax.Array:
+    """Outputs of `group` rows, `[group * count, fold * features]` float32: `windows` times `Plan.matrix`."""
+    channels = plan.geometry.channels
+    pieces = windows(plan, scratch, d, unit, low, count)
     total = None
-    step = taps_at_once(g.channels)
+    step = max(1, _DEPTH // channels)
     for first in range(0, len(pieces), step):
         some = pieces[first : first + step]
         lines = jnp.concatenate(some, 1) if len(some) > 1 else some[0]
-        part = matrix[first * g.channels : (first + len(some)) * g.channels]
+        part = matrix[first * channels : (first + len(some)) * channels]
         product = jnp.dot(lines, part, preferred_element_type=jnp.float32)
         total = product if total is None else total + product
     assert total is not None
     return total
-
-
-def taps_at_once(channels: int) -> int:
-    """So many taps are side by side in one product."""
-    return max(1, 1152 // channels)

@@ -41,7 +41,7 @@ def conv_input_gradient(
     """
     if groups != 1:
         raise Refused(f"the dense kernel has no groups, got groups={groups}")
-    window, out_features = kernel.shape[:-2], kernel.shape[-1]
+    window = kernel.shape[:-2]
     axes = len(window)
     around, taps = [], []
     crop = [slice(None)] * g.ndim
@@ -62,14 +62,10 @@ def conv_input_gradient(
         crop[1 + axis] = slice(max(-begin, 0), size - max(-end, 0))
         around.append((max(begin, 0), max(end, 0)))
         taps.append(tap)
-    # One tap of zeros more in each axis stands for those that are not seen.
-    kernel = jnp.pad(kernel.astype(g.dtype), ((0, 1),) * axes + ((0, 0), (0, 0)))
-    for axis, tap in enumerate(taps):
-        kernel = jnp.take(kernel, jnp.asarray(tap), axis=2 * axis)
-    # From [taps, phase, ..., C, F] to [*taps, F, *phases, C].
-    order = [*range(0, 2 * axes, 2), 2 * axes + 1, *range(1, 2 * axes, 2), 2 * axes]
-    kernel = kernel.transpose(order)
-    kernel = kernel.reshape(*kernel.shape[:axes], out_features, -1)
+    if max(*strides, *dilation) == 1:
+        kernel = jnp.flip(kernel.astype(g.dtype), range(axes)).swapaxes(-1, -2)
+    else:
+        kernel = _by_phases(kernel.astype(g.dtype), taps)
     return conv_and_more(
         g[tuple(crop)],
         kernel,
@@ -86,3 +82,19 @@ def conv_input_gradient(
         spread=tuple(strides),
         size=tuple(spatial),
     )
+
+
+def _by_phases(kernel: jax.Array, taps: Sequence[np.ndarray]) -> jax.Array:
+    """A kernel `[*window, C, F]` as one of `[*seen, F, phases * C]`.
+
+    Args:
+      taps: for each axis `[seen, phases]`: the kernel's tap, or its number of taps where none is seen.
+    """
+    axes = len(taps)
+    # One tap of zeros more in each axis stands for those that are not seen.
+    kernel = jnp.pad(kernel, ((0, 1),) * axes + ((0, 0), (0, 0)))
+    for axis, tap in enumerate(taps):
+        kernel = jnp.take(kernel, jnp.asarray(tap), axis=2 * axis)
+    # From [seen, phase, ..., C, F] to [*seen, F, *phases, C].
+    kernel = kernel.transpose(*range(0, 2 * axes, 2), 2 * axes + 1, *range(1, 2 * axes, 2), 2 * axes)
+    return kernel.reshape(*kernel.shape[: axes + 1], -1)
