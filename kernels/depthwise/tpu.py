@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 
 from ..dispatch import Refused
-from . import tpu_temporal
+from . import tpu_spatial, tpu_temporal
 
 
 def depthwise_conv(
@@ -16,7 +16,8 @@ def depthwise_conv(
     padding: Sequence[tuple[int, int]],
     rows: int | None = None,
 ) -> jax.Array:
-    """x `[N, *spatial, C]`, kernel `[*window, 1, C]` to `[N, *spatial', C]`; `rows` of an image are a block.
+    """x `[N, *spatial, C]`, kernel `[*window, 1, C]` to `[N, *spatial', C]`; `rows` of a frame are a block
+    of a convolution over time; one over images has whole images.
 
     Raises:
       Refused: no kernel here serves the call.
@@ -26,4 +27,6 @@ def depthwise_conv(
         video = tpu_temporal.as_video(x)
         out = tpu_temporal.forward(video, kernel, stride=strides[0], padding=padding[0], rows=rows)
         return out.reshape(x.shape[0], out.shape[1], *x.shape[2:])
-    raise Refused(f"depthwise kernels serve windows in time alone, got window {window} strides {strides}")
+    if tpu_spatial.is_spatial(window, strides):
+        return tpu_spatial.correlate(x, kernel, padding=padding, name="depthwise_spatial")
+    raise Refused(f"depthwise kernels serve windows in time, and images with stride 1, not {window} by {strides}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 
 from ..dispatch import Refused
-from . import tpu_temporal
+from . import tpu_spatial, tpu_temporal
 
 
 def depthwise_conv_input_gradient(
@@ -29,7 +29,14 @@ def depthwise_conv_input_gradient(
             video, kernel, frames=spatial[0], stride=strides[0], padding=padding[0], rows=rows
         )
         return dx.reshape(g.shape[0], *spatial, g.shape[-1])
-    raise Refused(f"depthwise gradients serve windows in time alone, got window {window} strides {strides}")
+    around = tuple(
+        (k - 1 - low, size - out + low)
+        for k, (low, _), size, out in zip(window, padding, spatial, g.shape[1:-1], strict=True)
+    )
+    if tpu_spatial.is_spatial(window, strides) and min(map(min, around)) >= 0:
+        # The transpose of a correlation is one with the window turned around, as long as its padding is no cropping.
+        return tpu_spatial.correlate(g, kernel[::-1, ::-1], padding=around, name="depthwise_spatial_input_gradient")
+    raise Refused(f"depthwise gradients serve windows in time, and images with stride 1, not {window} by {strides}")
 
 
 def depthwise_conv_weight_gradient(
@@ -51,4 +58,4 @@ def depthwise_conv_weight_gradient(
             *map(tpu_temporal.as_video, (x, g)), taps=window[0], stride=strides[0], padding=padding[0], rows=rows
         )
         return dkernel.reshape(*window, 1, x.shape[-1])
-    raise Refused(f"depthwise gradients serve windows in time alone, got window {window} strides {strides}")
+    raise Refused(f"depthwise weight gradients serve windows in time alone, got window {window} strides {strides}")

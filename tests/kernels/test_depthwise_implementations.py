@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
+
 from zoo.kernels import reference
 from zoo.kernels.depthwise import rewritten, tpu, tpu_gradients
 from zoo.kernels.dispatch import Refused
@@ -97,12 +98,36 @@ def test_shifted_multiply_adds_of_any_shape(data):
     _check(rewritten, rewritten, (2, *spatial, 3), window, strides, padding)
 
 
+@pytest.mark.parametrize(
+    ("shape", "window", "padding"),
+    [
+        ((2, 5, 16, 9), (3, 3), ((1, 1), (1, 1))),  # channels in lanes
+        ((1, 4, 130, 6), (3, 5), ((0, 2), (3, 1))),  # a long row lies in lanes
+        ((8, 6, 5, 9), (5, 5), ((2, 2), (2, 2))),  # short rows: the batch lies in sublanes
+        ((8, 1, 1, 3), (3, 3), ((1, 1), (1, 1))),
+        ((1, 2, 3, 2), (2, 2), ((4, 4), (5, 5))),  # results that see no pixel
+        ((1, 3, 8, 300), (3, 3), ((1, 1), (0, 0))),  # channels that do not fill their last block
+    ],
+)
+def test_spatial_kernel(shape, window, padding):
+    options = {"strides": (1, 1), "padding": padding}
+    x, kernel = _random(0, shape, "float32"), _random(1, (*window, 1, shape[-1]), "float32")
+    want = reference.depthwise_conv(x, kernel, **options)
+    g = _random(2, want.shape, "float32")
+    want_dx = reference.depthwise_conv_input_gradient(g, kernel, spatial=shape[1:3], **options)
+    with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(uninitialized_memory="nan")):
+        _close(tpu.depthwise_conv(x, kernel, **options), want, "float32")
+        if max(max(pair) for pair in padding) < min(window):
+            dx = tpu_gradients.depthwise_conv_input_gradient(g, kernel, spatial=shape[1:3], **options)
+            _close(dx, want_dx, "float32")
+
+
 def test_refusals_name_what_they_got():
     x, kernel = jnp.zeros((1, 70, 2, 2, 8)), jnp.zeros((3, 1, 1, 1, 8))
     options = {"strides": (1, 1, 1), "padding": ((1, 1), (0, 0), (0, 0))}
     with pytest.raises(Refused, match="at most 64, not 70"):
         tpu.depthwise_conv(x, kernel, **options)
-    with pytest.raises(Refused, match=r"window \(3, 2, 1\)"):
+    with pytest.raises(Refused, match=r"not \(3, 2, 1\)"):
         tpu.depthwise_conv(x, jnp.zeros((3, 2, 1, 1, 8)), **options)
     with pytest.raises(Refused, match="125 taps"):
         rewritten.depthwise_conv(jnp.zeros((1, 200, 1)), jnp.zeros((126, 1, 1)), strides=(1,), padding=((0, 0),))
