@@ -76,7 +76,7 @@ def _over_images(name: str, body, seen: View, x: jax.Array, results: tuple[int, 
     check_registers(seen, name)
     n, *sizes, depth = x.shape
     channels = channels or channels_a_step(
-        depth, lambda c: tiled_bytes((*_sizes(seen), c), x.dtype.itemsize), _STEP_BYTES, seen
+        depth, lambda c: tiled_bytes((*_sizes(seen), c), x.dtype.itemsize), _STEP_BYTES, whole_lanes=True
     )
     slot = (seen.b.out, seen.s.padded, min(channels, LANES))
     held = 2 * sum(tiled_bytes((*places, channels), x.dtype.itemsize) for places in (sizes, results))
@@ -167,7 +167,8 @@ def _shares(g_ref, dx_ref, slot, seen: View) -> None:
 
     def step(row, _):
         total = jnp.zeros(g_ref.shape[1:], jnp.float32)
-        newest = (row + a.low) // a.stride
+        # lax's, because the rounding of `//` asks Mosaic for the chip, which is unknown when compiling ahead.
+        newest = lax.div(row + a.low, jnp.int32(a.stride))
         for back in range(most):
             place = newest - back
             holds = (place >= 0) & (place < a.out) & (row + a.low - place * a.stride < a.window)

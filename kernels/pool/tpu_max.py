@@ -49,7 +49,7 @@ def max_pool(
     n, *sizes, depth = x.shape
     results = (seen.a.out, seen.b.out, seen.s.out)
     channels = channels or channels_a_step(
-        depth, lambda c: tiled_bytes((*sizes, c), x.dtype.itemsize), _STEP_BYTES, seen
+        depth, lambda c: tiled_bytes((*sizes, c), x.dtype.itemsize), _STEP_BYTES, whole_lanes=seen.s.stride > 1
     )
     slot = (_together(seen), seen.b.out, seen.s.padded, min(channels, LANES))
     strided = seen.s.stride > 1

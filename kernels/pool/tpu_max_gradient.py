@@ -58,7 +58,7 @@ def max_pool_gradient(
     n, *sizes, depth = x.shape
     results = (seen.a.out, seen.b.out, seen.s.out)
     channels = channels or channels_a_step(
-        depth, lambda c: tiled_bytes((*sizes, c), x.dtype.itemsize), _STEP_BYTES, seen
+        depth, lambda c: tiled_bytes((*sizes, c), x.dtype.itemsize), _STEP_BYTES, whole_lanes=True
     )
     lanes = min(channels, LANES)
     # What the axes before A leave of an image: B pooled where S is last, S pooled where S is first.

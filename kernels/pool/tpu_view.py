@@ -131,10 +131,12 @@ def lane_groups(channels: int) -> list[slice]:
     return [slice(lane, min(lane + LANES, channels)) for lane in range(0, channels, LANES)]
 
 
-def channels_a_step(channels: int, bytes_for: Callable[[int], int], wanted: int, view: View) -> int:
-    """How many channels a grid step takes: as many as `wanted` bytes hold, all blocks full where that can be."""
-    if view.s.stride > 1 and channels > LANES and channels % LANES:
-        # Scratch that is read with a stride has 128 lanes, and a part of them cannot be stored to.
+def channels_a_step(channels: int, bytes_for: Callable[[int], int], wanted: int, whole_lanes: bool) -> int:
+    """How many channels a grid step takes: as many as `wanted` bytes hold, all blocks full where that can be.
+
+    A kernel with scratch wants `whole_lanes`: scratch has 128, and Mosaic cannot store to a part of them.
+    """
+    if whole_lanes and channels > LANES and channels % LANES:
         return LANES
     whole = pl.cdiv(channels, LANES)
     fitting = [m for m in range(1, whole + 1) if m == 1 or bytes_for(m * LANES) <= wanted]
