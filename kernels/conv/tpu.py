@@ -14,7 +14,8 @@ from jax.experimental.pallas import tpu as pltpu
 from ..dispatch import Refused
 from ..pallas_tpu import call
 from ..reference import ACTIVATIONS
-from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Geometry, Pairs, Plan, fill, geometry, products, quotient, up
+from .tpu_geometry import Geometry, Pairs, geometry
+from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Plan, fill, products, quotient, up
 
 # Outputs of one product, in lines. Their float32 sums take a register for every 8 lines and 128 features, of 64.
 _LINES = 448
@@ -215,7 +216,7 @@ def _kernel(
     bias = added[0] if has_bias else None
     residual = added[-1] if has_residual else None
     b = plan.blocks
-    fill(plan, x_ref, scratch, wide, (pl.program_id(3), pl.program_id(4), pl.program_id(2)))
+    fill(plan, x_ref, scratch, wide)
     units = b.rows // b.fold // plan.group
 
     def some_rows(index: Any, carry: Any) -> Any:

@@ -15,7 +15,8 @@ from ..dispatch import Refused
 from ..pallas_tpu import call
 from ..reference import ACTIVATIONS
 from .tpu import chunks, conv_and_more, estimated_cycles
-from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Geometry, Pairs, Plan, fill, geometry, products, up
+from .tpu_geometry import Geometry, Pairs, geometry
+from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Plan, fill, products, up
 
 # Outputs of one product, in lines, as in `tpu.py`.
 _LINES = 448
@@ -145,7 +146,7 @@ def _kernel(
 ):
     scratch, wide, waiting, row_wide = scratches
     g, b = plan.geometry, plan.blocks
-    fill(plan, x_ref, scratch, wide, (pl.program_id(3), pl.program_id(4), pl.program_id(2)))
+    fill(plan, x_ref, scratch, wide)
     first = pl.program_id(4) * b.hop + b.first
     seen = pool.seen(pooled)[1]
     low_pad = pool.padding[1][0]

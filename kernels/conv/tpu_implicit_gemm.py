@@ -25,9 +25,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..dispatch import Refused
-
-type Pairs = tuple[tuple[int, int], ...]
+from .tpu_geometry import Geometry
 
 # Bytes of VMEM that a kernel's buffers may take, and what the compiler is told. v5e and v6e have 128 MiB.
 BUDGET = 80 << 20
@@ -38,6 +36,9 @@ _LINES = 16
 # So many channels of all taps make one product; its terms are added before they leave the registers.
 _DEPTH = 1152
 
+# So many rows are copied without a branch between them, so that one's loads wait for another's stores.
+_ROWS_AT_ONCE = 4
+
 
 def up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
@@ -46,100 +47,6 @@ def up(value: int, multiple: int) -> int:
 def quotient(index: Any, by: int) -> tuple[Any, Any]:
     """Quotient and rest of what is not negative: for Python's `//` and `%` Mosaic would look at signs."""
     return lax.div(index, by), lax.rem(index, by)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A convolution as frames, rows and columns: every pair of tuples below is in this order."""
-
-    batch: int
-    size: tuple[int, int, int]
-    channels: int
-    window: tuple[int, int, int]
-    features: int
-    strides: tuple[int, int, int]
-    padding: Pairs
-    dilation: tuple[int, int, int]
-    is_inside: bool
-    dtype: Any
-
-    @property
-    def out(self) -> tuple[int, int, int]:
-        each = zip(self.size, self.padding, self.reach, self.strides, strict=True)
-        d, h, w = ((size + sum(pad) - reach) // stride + 1 for size, pad, reach, stride in each)
-        return d, h, w
-
-    @property
-    def reach(self) -> tuple[int, int, int]:
-        d, h, w = ((window - 1) * dilation + 1 for window, dilation in zip(self.window, self.dilation, strict=True))
-        return d, h, w
-
-    @property
-    def inside(self) -> int:
-        return self.batch if self.is_inside else 1
-
-    @property
-    def outside(self) -> int:
-        return 1 if self.is_inside else self.batch
-
-    def arrange(self, x: jax.Array) -> jax.Array:
-        """`[N, *spatial, C]` with any spatial axes that have as many pixels, as the kernel takes it."""
-        x = x.reshape(self.batch, -1, *x.shape[-1:])
-        return x.transpose(1, 0, 2) if self.is_inside else x
-
-    def view(self, x: jax.Array, size: Sequence[int]) -> jax.Array:
-        x = self.arrange(x)
-        shape = (*size, self.batch) if self.is_inside else (self.batch, *size)
-        return x.reshape(*shape, x.shape[-1])
-
-    def restore(self, y: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Back to `[N, *spatial, F]` of the given shape."""
-        if self.is_inside:
-            y = y.reshape(-1, self.batch, y.shape[-1]).transpose(1, 0, 2)
-        return y.reshape(shape)
-
-
-def geometry(
-    x: Any,
-    window: Sequence[int],
-    features: int,
-    *,
-    strides: Sequence[int],
-    padding: Pairs,
-    dilation: Sequence[int],
-    inside: int | None,
-    merge: bool = True,
-) -> Geometry:
-    """The convolution of x `[N, *spatial, C]`, of one to three spatial axes, as frames, rows and columns.
-
-    With `merge`, all pixels of a frame are columns where the window has time alone.
-
-    Raises:
-      Refused: there is nothing to compute.
-    """
-    n, *size, channels = x.shape
-    missing = 3 - len(size)
-    # The batch inside the columns costs no shifts, and XLA's convolutions have it there as well.
-    is_inside = n % 8 == 0 if inside is None else bool(inside)
-    axes = [
-        (1,) * missing + tuple(size),
-        (1,) * missing + tuple(window),
-        (1,) * missing + tuple(strides),
-        ((0, 0),) * missing + tuple(padding),
-        (1,) * missing + tuple(dilation),
-    ]
-    d, h, w = zip(*axes, strict=True)
-    if merge and _is_free(h) and _is_free(w) and not _is_free(d):
-        d, h, w = (1, 1, 1, (0, 0), 1), d, (h[0] * w[0], 1, 1, (0, 0), 1)
-    size, window, strides, padding, dilation = zip(d, h, w, strict=True)
-    it = Geometry(n, size, channels, window, features, strides, padding, dilation, is_inside, jnp.dtype(x.dtype))
-    if min(n, *size, channels, features, *it.out) < 1:
-        raise Refused(f"there is nothing to compute for x {tuple(x.shape)} and a window of {tuple(window)}")
-    return it
-
-
-def _is_free(axis: tuple[Any, ...]) -> bool:
-    return axis[1] == 1 and axis[2] == 1 and axis[3] == (0, 0)
 
 
 @dataclass(frozen=True)
@@ -323,53 +230,69 @@ class Plan:
         return b.frames * b.rows * lines * up(b.features, 128) * self.geometry.dtype.itemsize
 
 
-def fill(plan: Plan, x_ref: Any, scratch: Any, wide: Any, at: tuple[Any, Any, Any]) -> None:
+def fill(plan: Plan, x_ref: Any, scratch: Any, wide: Any) -> None:
     """Copies a block into its planes, with zeros where it is padded.
 
     Args:
       x_ref: the block, as `Plan.x_spec` has it.
       scratch, wide: the first two of `Plan.scratch_shapes`.
-      at: the block's place in the grid, by frames, rows and columns.
     """
     g = plan.geometry
+    at = (pl.program_id(3), pl.program_id(4), pl.program_id(2))
     starts, helds = plan.start(*at), plan.held_from(*at)
     frames, rows, _ = plan.seen
     pieces = _pieces(plan)
-    gaps = _gaps(plan, pieces)
 
-    def copy(index: Any, carry: Any) -> Any:
-        d, h = quotient(index, rows) if frames > 1 else (0, index)
-        d_there, h_there = starts[0] + d, starts[1] + h
-        is_there = (d_there >= 0) & (d_there < g.size[0]) & (h_there >= 0) & (h_there < g.size[1])
+    @pl.when(sum(pl.program_id(axis) for axis in range(5)) == 0)
+    def _() -> None:
+        # No later step touches what no piece fills.
+        for plane, low, count in _gaps(plan, pieces):
+            scratch[plane, :, pl.ds(low, count)] = jnp.zeros((frames * rows, count, g.channels), scratch.dtype)
 
-        @pl.when(is_there)
-        def _() -> None:
-            at = (d_there - helds[0], h_there - helds[1])
-            row = x_ref.at[at] if g.is_inside else x_ref.at[0, *at]
-            if wide is not None:
-                wide[...] = row[...].astype(wide.dtype)
-                row = wide
-            for plane, source, count, target in pieces:
-                if not g.is_inside:
-                    stride = (g.strides[2],) if g.strides[2] > 1 else ()
-                    scratch[plane, index, pl.ds(target, count)] = row[pl.ds(source, count, *stride)].astype(x_ref.dtype)
-                elif g.strides[2] == 1:
-                    lines = row[pl.ds(source, count)].reshape(count * g.batch, g.channels)
-                    scratch[plane, index, pl.ds(target, count * g.batch)] = lines
-                else:
-                    for i in range(count):
-                        pixels = row[source + i * g.strides[2]]
-                        scratch[plane, index, pl.ds(target + i * g.batch, g.batch)] = pixels
-            for plane, low, count in gaps:
-                scratch[plane, index, pl.ds(low, count)] = jnp.zeros((count, g.channels), scratch.dtype)
+    def copy(index: Any) -> None:
+        # What is not there is copied from the border, for that needs no branch, and made zero afterwards.
+        places = zip(quotient(index, rows), starts, helds, plan.held, strict=False)
+        d, h = (jnp.clip(place + start - held, 0, count - 1) for place, start, held, count in places)
+        row = x_ref.at[d, h] if g.is_inside else x_ref.at[0, d, h]
+        if wide is not None:
+            wide[...] = row[...].astype(wide.dtype)
+            row = wide
+        for plane, source, count, target in pieces:
+            if not g.is_inside:
+                stride = (g.strides[2],) if g.strides[2] > 1 else ()
+                scratch[plane, index, pl.ds(target, count)] = row[pl.ds(source, count, *stride)].astype(x_ref.dtype)
+            elif g.strides[2] == 1:
+                lines = row[pl.ds(source, count)].reshape(count * g.batch, g.channels)
+                scratch[plane, index, pl.ds(target, count * g.batch)] = lines
+            else:
+                for i in range(count):
+                    pixels = row[source + i * g.strides[2]]
+                    scratch[plane, index, pl.ds(target + i * g.batch, g.batch)] = pixels
 
-        @pl.when(jnp.logical_not(is_there))
-        def _() -> None:
-            scratch[:, index] = jnp.zeros((plan.planes, *plan.scratch[2:]), scratch.dtype)
-
+    def copy_some(index: Any, carry: Any) -> Any:
+        for i in range(_ROWS_AT_ONCE):
+            copy(index * _ROWS_AT_ONCE + i)
         return carry
 
-    lax.fori_loop(0, frames * rows, copy, 0)
+    lax.fori_loop(0, frames * rows // _ROWS_AT_ONCE, copy_some, 0)
+    for index in range(frames * rows // _ROWS_AT_ONCE * _ROWS_AT_ONCE, frames * rows):
+        copy(jnp.int32(index))
+    if sum(map(sum, g.padding[:2])) == 0:
+        return
+
+    def clear_frame(d: Any, carry: Any) -> Any:
+        def clear(h: Any, carry: Any) -> Any:
+            scratch[:, d * rows + h] = jnp.zeros((plan.planes, *plan.scratch[2:]), scratch.dtype)
+            return carry
+
+        is_there = (starts[0] + d >= 0) & (starts[0] + d < g.size[0])
+        first = jnp.where(is_there, jnp.clip(-starts[1], 0, rows), rows)
+        last = jnp.maximum(first, jnp.clip(g.size[1] - starts[1], 0, rows))
+        lax.fori_loop(0, first, clear, 0)
+        lax.fori_loop(last, rows, clear, 0)
+        return carry
+
+    lax.fori_loop(0, frames, clear_frame, 0)
 
 
 def _pieces(plan: Plan) -> list[tuple[int, int, int, int]]:

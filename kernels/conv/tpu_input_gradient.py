@@ -8,7 +8,7 @@ import numpy as np
 
 from ..dispatch import Refused
 from .tpu import conv_and_more
-from .tpu_implicit_gemm import Pairs
+from .tpu_geometry import Pairs
 
 
 def conv_input_gradient(

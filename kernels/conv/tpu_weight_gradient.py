@@ -13,7 +13,8 @@ from jax.experimental.pallas import tpu as pltpu
 from ..dispatch import Refused
 from ..pallas_tpu import call
 from .tpu import chunks, divisors, estimated_cycles
-from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Geometry, Pairs, Plan, fill, geometry, quotient, up, windows
+from .tpu_geometry import Geometry, Pairs, geometry
+from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Plan, fill, quotient, up, windows
 
 # Pixels of one product. Each product adds to the whole gradient, which is loaded and stored for that.
 _LINES = 896
@@ -104,7 +105,7 @@ def _choose(g: Geometry, frames: int | None, rows: int | None, features: int | N
 def _kernel(plan: Plan, x_ref, g_ref, out, scratch, wide, total) -> None:
     it, b = plan.geometry, plan.blocks
     places = [pl.program_id(axis) for axis in range(5)]
-    fill(plan, x_ref, scratch, wide, (places[3], places[4], places[2]))
+    fill(plan, x_ref, scratch, wide)
 
     @pl.when(sum(places[1:]) == 0)
     def _() -> None:
