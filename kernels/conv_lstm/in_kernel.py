@@ -29,44 +29,49 @@ def words_scratch(plan: Plan, lanes: int):
     return pltpu.VMEM((8 * plan.rows * plan.packing.width * plan.dtype.itemsize // 4, lanes), words)
 
 
-def read_usual(block: jax.Array, words, plan: Plan) -> list[list[jax.Array]]:
-    """A block `[8, rows, W, C]` as `[sublanes, C]` for each row and packed column."""
+def read_usual(words, plan: Plan, rows: range) -> jax.Array:
+    """Some rows of the block `[8, rows, W, C]` whose words these are, packed: `[rows, columns, sublanes, C]`."""
     columns = plan.packing.columns
-    wide = plan.dtype == jnp.float32
-    block = block.reshape(-1, block.shape[-1])
-    words[...] = block if wide else pltpu.bitcast(block, words.dtype)
     apart = words.shape[0] // 8
     in_row = apart // plan.rows
-    rows = []
-    for row in range(plan.rows):
-        if wide:
-            rows.append([words[pl.ds(row * in_row + column, 8, apart), :] for column in range(columns)])
+    packed = []
+    for row in rows:
+        if plan.dtype == jnp.float32:
+            packed += [words[pl.ds(row * in_row + column, 8, apart), :] for column in range(columns)]
             continue
-        packed = []
         for pair in range(columns // 2):
             left = words[pl.ds(row * in_row + pair, 8, apart), :]
             right = words[pl.ds(row * in_row + columns // 2 + pair, 8, apart), :]
             packed.append(pltpu.bitcast((left & 0xFFFF) | (right << 16), plan.dtype))
             packed.append(pltpu.bitcast((left >> 16) | (right & jnp.uint32(HIGH)), plan.dtype))
-        rows.append(packed)
-    return rows
+    return jnp.stack(packed).reshape(len(rows), columns, plan.packing.sublanes, words.shape[1])
 
 
-def write_usual(block: jax.Array, words, plan: Plan) -> jax.Array:
-    """A packed block `[rows, columns, sublanes, C]` as `[8, rows, W, C]`: the inverse of `read_usual`."""
+def write_usual(value: jax.Array, words, plan: Plan, rows: range) -> None:
+    """The inverse of `read_usual`."""
     columns = plan.packing.columns
     apart = words.shape[0] // 8
     in_row = apart // plan.rows
-    for row in range(plan.rows):
+    for number, row in enumerate(rows):
         if plan.dtype == jnp.float32:
             for column in range(columns):
-                words[pl.ds(row * in_row + column, 8, apart), :] = block[row, column]
+                words[pl.ds(row * in_row + column, 8, apart), :] = value[number, column]
             continue
         for pair in range(columns // 2):
-            even, odd = (pltpu.bitcast(block[row, 2 * pair + i], jnp.uint32) for i in range(2))
+            even, odd = (pltpu.bitcast(value[number, 2 * pair + i], jnp.uint32) for i in range(2))
             words[pl.ds(row * in_row + pair, 8, apart), :] = (even & 0xFFFF) | (odd << 16)
             words[pl.ds(row * in_row + columns // 2 + pair, 8, apart), :] = (even >> 16) | (odd & jnp.uint32(HIGH))
-    whole = words[...] if plan.dtype == jnp.float32 else pltpu.bitcast(words[...], plan.dtype)
+
+
+def to_words(block: jax.Array, words) -> None:
+    """A block `[8, rows, W, C]` as the 32-bit words that hold it."""
+    block = block.reshape(-1, block.shape[-1])
+    words[...] = block if words.dtype == block.dtype else pltpu.bitcast(block, words.dtype)
+
+
+def from_words(words, plan: Plan) -> jax.Array:
+    """The inverse of `to_words`."""
+    whole = words[...] if words.dtype == plan.dtype else pltpu.bitcast(words[...], plan.dtype)
     return whole.reshape(8, plan.rows, plan.packing.width, -1)
 
 

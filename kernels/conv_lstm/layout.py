@@ -71,9 +71,9 @@ class Packing:
         h, c = (self.pack(s[:, None])[0] for s in state)
         return h, c
 
-    def unpack_state(self, state: tuple[jax.Array, jax.Array], dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    def unpack_state(self, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """The inverse of `pack_state`."""
-        h, c = (self.unpack(s.astype(dtype)[None])[:, 0] for s in state)
+        h, c = (self.unpack(s[None])[:, 0] for s in state)
         return h, c
 
 

@@ -64,11 +64,10 @@ def _forward(x: jax.Array, layers: Sequence[Layer], plans: Sequence[Plan], saves
     states, residuals = [], []
     for number, ((kernel, bias), plan) in enumerate(zip(layers, plans, strict=True)):
         writes = usual and number == last
-        frames, c, saved = run(
+        frames, state, saved = run(
             frames, kernel, bias, None, plan, reads=usual and number == 0, writes=writes, saves=saves
         )
-        h = frames[:, -1] if writes else packing.unpack(frames[-1:])[:, 0]
-        states.append((h, packing.unpack(c.astype(x.dtype)[None])[:, 0]))
+        states.append(state if writes else packing.unpack_state(state))
         if saves:
             gates, cells, both = saved
             residuals.append(Residuals(gates, cells, both, kernel, None))

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..pallas_tpu import call
-from .in_kernel import from_neighbour, read_usual, serves_usual_layout, words_scratch, write_usual
+from .in_kernel import from_neighbour, from_words, read_usual, serves_usual_layout, to_words, words_scratch, write_usual
 from .layout import LANES
 from .plan import VMEM_LIMIT, Plan, make_plans
 from .walk import Walk
@@ -46,17 +46,17 @@ def in_usual_layout(x, kernel, bias, initial_state, plan: Plan, *, saves: bool):
     usual, packing = serves_usual_layout(plan), plan.packing
     state = None if initial_state is None else packing.pack_state(initial_state)
     x = x if usual else packing.pack(x)
-    outputs, c, saved = run(x, kernel, bias, state, plan, reads=usual, writes=usual, saves=saves)
+    outputs, state, saved = run(x, kernel, bias, state, plan, reads=usual, writes=usual, saves=saves)
     if not usual:
-        outputs = packing.unpack(outputs)
-    return outputs, (outputs[:, -1], packing.unpack(c[None])[:, 0].astype(x.dtype)), saved
+        outputs, state = packing.unpack(outputs), packing.unpack_state(state)
+    return outputs, state, saved
 
 
 def run(x, kernel, bias, state: State | None, plan: Plan, *, reads: bool, writes: bool, saves: bool):
     """One layer over x `[T, H, columns, groups * sublanes, C]`, or `[B, T, H, W, C]` if it `reads` the usual layout.
 
     state: packed (h, c), each `[H, columns, groups * sublanes, F]`. Returns the outputs, in the usual layout if it
-    `writes` that, the packed float32 final c, and what the backward pass needs if it `saves` that: gates, cells, and
+    `writes` that, the final (h, c) likewise, and what the backward pass needs if it `saves` that: gates, cells, and
     hidden state and input.
     """
     packing, dtype = plan.packing, plan.dtype
@@ -79,15 +79,13 @@ def run(x, kernel, bias, state: State | None, plan: Plan, *, reads: bool, writes
 
     if writes:
         shape = (packing.batch, plan.steps, plan.height, packing.width, plan.features)
-        outputs = jax.ShapeDtypeStruct(shape, dtype)
+        out_shape = [jax.ShapeDtypeStruct(shape, dtype), *[jax.ShapeDtypeStruct((shape[0], *shape[2:]), dtype)] * 2]
         out_specs = [walk.usual(plan.features, plan.gates_lag)]
     else:
-        outputs, out_specs = packed_shape(plan.features), [walk.packed(plan.features, plan.gates_lag)]
-    out_shape = [
-        outputs,
-        jax.ShapeDtypeStruct((plan.height, packing.columns, all_sublanes, plan.features), jnp.float32),
-    ]
-    out_specs.append(walk.state(plan.features, plan.gates_lag, plan.steps - 1))
+        outputs = packed_shape(plan.features)
+        out_shape = [outputs, *[jax.ShapeDtypeStruct(outputs.shape[1:], dtype)] * 2]
+        out_specs = [walk.packed(plan.features, plan.gates_lag)]
+    out_specs += [walk.state(plan.features, plan.gates_lag, plan.steps - 1, writes)] * 2
     if saves:
         out_shape += [packed_shape(gates), packed_shape(plan.gate), packed_shape(plan.lanes)]
         out_specs += [
@@ -104,7 +102,7 @@ def run(x, kernel, bias, state: State | None, plan: Plan, *, reads: bool, writes
         scratch.append(words_scratch(plan, plan.channels))
     if writes:
         scratch.append(words_scratch(plan, plan.features))
-    outputs, c, *saved = call(
+    outputs, h, c, *saved = call(
         partial(_kernel, walk=walk, reads=reads, writes=writes, starts=state is not None, saves=saves),
         grid=(packing.groups, walk.steps + plan.gates_lag),
         in_specs=in_specs,
@@ -114,7 +112,7 @@ def run(x, kernel, bias, state: State | None, plan: Plan, *, reads: bool, writes
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
         name="conv_lstm",
     )(*operands)
-    return outputs, c, saved
+    return outputs, (h, c), saved
 
 
 def _kernel(*refs, walk: Walk, reads: bool, writes: bool, starts: bool, saves: bool):
@@ -124,8 +122,8 @@ def _kernel(*refs, walk: Walk, reads: bool, writes: bool, starts: bool, saves: b
     if starts:
         first_h_ref, first_c_ref = refs[:2]
         del refs[:2]
-    out_ref, last_c_ref = refs[:2]
-    del refs[:2]
+    out_ref, last_h_ref, last_c_ref = refs[:3]
+    del refs[:3]
     if saves:
         gates_ref, cells_ref, both_ref = refs[:3]
         del refs[:3]
@@ -135,11 +133,12 @@ def _kernel(*refs, walk: Walk, reads: bool, writes: bool, starts: bool, saves: b
     top, left = plan.before
     right = plan.after[1]
     blocks, area, gate = plan.blocks, plan.area, plan.gate
+    row_area = area // plan.rows
     step = pl.program_id(1)
 
-    def put(parity, block, value, lanes):
+    def put(parity, row, value, lanes):
         """`[rows, columns, sublanes, n]` into the frame, and its outer columns beside the parts that they border on."""
-        here = pl.ds(top + block * plan.rows, plan.rows)
+        here = pl.ds(top + row, value.shape[0])
         both[parity, here, left : left + columns, :, lanes] = value
         if packing.split > 1 and left:
             both[parity, here, :left, :, lanes] = from_neighbour(value[:, columns - left :], packing, 1)
@@ -158,7 +157,7 @@ def _kernel(*refs, walk: Walk, reads: bool, writes: bool, starts: bool, saves: b
 
         @pl.when(step < blocks)
         def _():
-            put(0, step, first_h_ref[...], slice(0, gate))
+            put(0, step * plan.rows, first_h_ref[...], slice(0, gate))
 
         @pl.when((step >= plan.gates_lag) & (step < plan.gates_lag + blocks))
         def _():
@@ -173,69 +172,87 @@ def _kernel(*refs, walk: Walk, reads: bool, writes: bool, starts: bool, saves: b
 
             jax.lax.fori_loop(0, blocks, clear, None)
 
-    def gates_of_block(frame, block):
-        gates = jnp.tanh(products[(step + 1) & 1] + bias_ref[...])
+    def gates_of_part(frame, block, rows):
+        part = slice(rows.start * row_area, rows.stop * row_area)
+        gates = jnp.tanh(products[(step + 1) & 1, part] + bias_ref[...])
         forget_input = 0.5 * gates[:, : 2 * gate] + 0.5
         output = 0.5 * gates[:, 2 * gate : 3 * gate] + 0.5
         if gate < LANES:
             added = (forget_input * gates[:, 2 * gate :])[:, gate:]  # a rotation of the product instead of both factors
         else:
             added = forget_input[:, gate:] * gates[:, 3 * gate :]
-        c = forget_input[:, :gate] * cells[block] + added
-        cells[block] = c
+        c = forget_input[:, :gate] * cells[block, part] + added
+        cells[block, part] = c
         h = output * jnp.tanh(c)
-        shape = (plan.rows, columns, packing.sublanes)
+        shape = (len(rows), columns, packing.sublanes)
+        here = slice(rows.start, rows.stop)
         if saves:
-            gates_ref[..., : 2 * gate] = forget_input.astype(dtype).reshape(*shape, 2 * gate)
+            gates_ref[here, ..., : 2 * gate] = forget_input.astype(dtype).reshape(*shape, 2 * gate)
             output_cell = jnp.concatenate([output, gates[:, 3 * gate :]], 1)
-            gates_ref[..., 2 * gate :] = output_cell.astype(dtype).reshape(*shape, 2 * gate)
-            cells_ref[...] = c.astype(dtype).reshape(*shape, gate)
+            gates_ref[here, ..., 2 * gate :] = output_cell.astype(dtype).reshape(*shape, 2 * gate)
+            cells_ref[here] = c.astype(dtype).reshape(*shape, gate)
         h = h.astype(dtype).reshape(*shape, gate)
-        value = h[..., : plan.features]
-        out_ref[...] = write_usual(value, refs[-1], plan) if writes else value
+        if writes:
+            write_usual(h[..., : plan.features], refs[-1], plan, rows)
+        else:
+            out_ref[here] = h[..., : plan.features]
         return h
 
-    def products_of_block(frame, block):
-        parity = frame & 1
+    def products_of_part(frame, block, rows):
         taps = [
-            both[parity, pl.ds(block * plan.rows + i, plan.rows), j : j + columns].reshape(area, plan.lanes)
+            both[frame & 1, pl.ds(block * plan.rows + rows.start + i, len(rows)), j : j + columns].reshape(
+                -1, plan.lanes
+            )
             for i in range(plan.window[0])
             for j in range(plan.window[1])
         ]
-        products[step & 1] = jnp.dot(
+        products[step & 1, rows.start * row_area : rows.stop * row_area] = jnp.dot(
             jnp.concatenate(taps, 1), weights_ref[...], preferred_element_type=jnp.float32, precision=plan.precision
         )
         if saves:
-            here = pl.ds(top + block * plan.rows, plan.rows)
-            both_ref[...] = both[parity, here, left : left + columns]
+            here = pl.ds(top + block * plan.rows + rows.start, len(rows))
+            both_ref[rows.start : rows.stop] = both[frame & 1, here, left : left + columns]
 
-    def input_of_block(frame, block):
-        lanes = slice(gate, gate + plan.channels)
-        if not reads:
-            put(frame & 1, block, x_ref[...], lanes)
-            return
-        value = jnp.stack([jnp.stack(row) for row in read_usual(x_ref[...], refs[3], plan)])
-        put(frame & 1, block, value, lanes)
+    def input_of_part(frame, block, rows):
+        value = read_usual(refs[3], plan, rows) if reads else x_ref[rows.start : rows.stop]
+        put(frame & 1, block * plan.rows + rows.start, value, slice(gate, gate + plan.channels))
+
+    def hidden(frame, block, rows, h):
+        put((frame + 1) & 1, block * plan.rows + rows.start, h, slice(0, gate))
 
     # In this order the compiler sees that they do not wait for each other: it cannot tell one half of `both` from the
     # other, so all reads of it come first.
     gates_at, products_at, input_at = (walk.at(step, lag) for lag in (plan.gates_lag, plan.products_lag, 0))
-    if walk.frame_blocks == blocks:
-        h = gates_of_block(*gates_at)
-        products_of_block(*products_at)
-        input_of_block(*input_at)
-        put((gates_at[0] + 1) & 1, gates_at[1], h, slice(0, gate))
-    else:
-        # A frame of few blocks: some steps go by until what the next frame needs is there.
-        @pl.when(gates_at[1] < blocks)
+    if reads:
+        to_words(x_ref[...], refs[3])
+    for rows in plan.parts:
+        if walk.frame_blocks == blocks:
+            h = gates_of_part(*gates_at, rows)
+            products_of_part(*products_at, rows)
+            input_of_part(*input_at, rows)
+            hidden(*gates_at, rows, h)
+        else:
+            # A frame of few blocks: some steps go by until what the next frame needs is there.
+            @pl.when(gates_at[1] < blocks)
+            def _(rows=rows):
+                hidden(*gates_at, rows, gates_of_part(*gates_at, rows))
+
+            pl.when(products_at[1] < blocks)(partial(products_of_part, *products_at, rows))
+            pl.when(input_at[1] < blocks)(partial(input_of_part, *input_at, rows))
+
+    made = gates_at[1] < blocks  # not so in a short frame's idle steps, where the words may hold the last c already
+    if writes and walk.frame_blocks == blocks:
+        out_ref[...] = from_words(refs[-1], plan)
+    elif writes:
+
+        @pl.when(made)
         def _():
-            put((gates_at[0] + 1) & 1, gates_at[1], gates_of_block(*gates_at), slice(0, gate))
+            out_ref[...] = from_words(refs[-1], plan)
 
-        pl.when(products_at[1] < blocks)(partial(products_of_block, *products_at))
-        pl.when(input_at[1] < blocks)(partial(input_of_block, *input_at))
-
-    @pl.when(step - plan.gates_lag >= (plan.steps - 1) * walk.frame_blocks)
+    @pl.when((step - plan.gates_lag >= (plan.steps - 1) * walk.frame_blocks) & made)
     def _():
-        block = jnp.minimum(gates_at[1], blocks - 1)
-        c = cells[block].reshape(plan.rows, columns, packing.sublanes, gate)
-        last_c_ref[...] = c[..., : plan.features]
+        c = cells[gates_at[1]].reshape(plan.rows, columns, packing.sublanes, gate)[..., : plan.features].astype(dtype)
+        last_h_ref[...] = out_ref[...]
+        if writes:
+            write_usual(c, refs[-1], plan, range(plan.rows))
+        last_c_ref[...] = from_words(refs[-1], plan) if writes else c

@@ -20,7 +20,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..pallas_tpu import call
-from .in_kernel import from_neighbour, read_usual, serves_usual_layout, words_scratch, write_usual
+from .in_kernel import (
+    from_neighbour,
+    from_words,
+    read_usual,
+    serves_usual_layout,
+    to_words,
+    words_scratch,
+    write_usual,
+)
 from .layout import Packing
 from .plan import VMEM_LIMIT, Plan, make_plans, plan_with
 from .tpu import State, in_usual_layout
@@ -93,12 +101,12 @@ def conv_lstm_gradient(
         reads=usual,
         writes=usual,
     )
-    dh, dc = packing.unpack_state(d_first, d_outputs.dtype)
+    dh, dc = packing.unpack_state(d_first)
     return dx if usual else packing.unpack(dx), d_kernel, d_bias, (dh, dc), None
 
 
 def run_back(residuals: Residuals, first_c, d_outputs, d_state: State, plan: Plan, *, reads: bool, writes: bool):
-    """dx, dkernel and dbias in float32, packed float32 (dh, dc).
+    """dx, dkernel and dbias in float32, packed (dh, dc).
 
     first_c and d_state are packed; d_outputs is in the usual layout if it `reads` that, dx if it `writes` that.
     """
@@ -125,7 +133,7 @@ def run_back(residuals: Residuals, first_c, d_outputs, d_state: State, plan: Pla
     dx_shape = (plan.steps, plan.height, packing.columns, all_sublanes, plan.channels)
     if writes:
         dx_shape = (packing.batch, plan.steps, plan.height, packing.width, plan.channels)
-    a_state = jax.ShapeDtypeStruct((plan.height, packing.columns, all_sublanes, plan.features), jnp.float32)
+    a_state = jax.ShapeDtypeStruct((plan.height, packing.columns, all_sublanes, plan.features), dtype)
     scratch = [
         pltpu.VMEM((plan.halo_shape[0] + plan.rows, *plan.halo_shape[1:], gates), dtype),
         pltpu.VMEM((plan.blocks + 1, plan.area, 2 * plan.gate), jnp.float32),
@@ -209,7 +217,8 @@ def _kernel(
         """Gradients of the block's gates before their nonlinearity; past the end they go to the spare block."""
         into = jnp.where(lasts, block, blocks)
         if reads:
-            d_out = jnp.stack([jnp.stack(row) for row in read_usual(d_out_ref[...], words[0], plan)])
+            to_words(d_out_ref[...], words[0])
+            d_out = read_usual(words[0], plan, range(plan.rows))
         else:
             d_out = d_out_ref[...]
         d_out = wide(d_out)
@@ -252,7 +261,9 @@ def _kernel(
         d_kernel_ref[...] += multiply(both_ref[...].reshape(area, plan.lanes).T, taps)
         d_state[block, :, :gate] = d_both[:, :gate]
         dx = d_both[:, gate : gate + plan.channels].astype(dtype).reshape(*shape, plan.channels)
-        dx_ref[...] = write_usual(dx, words[-1], plan) if writes else dx
+        if writes:
+            write_usual(dx, words[-1], plan, range(plan.rows))
+        dx_ref[...] = from_words(words[-1], plan) if writes else dx
 
     gates_at, products_at = walk.at(step, 0), walk.at(step, lag)
     if walk.frame_blocks == blocks:
@@ -272,9 +283,9 @@ def _kernel(
     @pl.when((step >= last_frame) & (step < last_frame + blocks))
     def _():
         dc = d_state[step - last_frame, :, gate:]
-        first_dc_ref[...] = dc.reshape(*shape, gate)[..., :features]
+        first_dc_ref[...] = dc.reshape(*shape, gate)[..., :features].astype(dtype)
 
     @pl.when((step >= last_frame + lag) & (step < last_frame + lag + blocks))
     def _():
         dh = d_state[step - lag - last_frame, :, :gate]
-        first_dh_ref[...] = dh.reshape(*shape, gate)[..., :features]
+        first_dh_ref[...] = dh.reshape(*shape, gate)[..., :features].astype(dtype)

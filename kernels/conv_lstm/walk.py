@@ -56,12 +56,17 @@ class Walk:
 
         return pl.BlockSpec((8, None, self.plan.rows, self.plan.packing.width, channels), index)
 
-    def state(self, channels: int, lag: int, after: int) -> pl.BlockSpec:
-        """Of an array `[H, columns, groups * sublanes, channels]`, gone through in frame number `after` of the walk."""
+    def state(self, channels: int, lag: int, after: int, usual: bool = False) -> pl.BlockSpec:
+        """Of an array `[H, columns, groups * sublanes, channels]`, gone through in frame number `after` of the walk.
+
+        usual: of an array `[B, H, W, channels]` instead.
+        """
         packing = self.plan.packing
 
         def index(group, step):
             block = jnp.clip(step - lag - after * self.frame_blocks, 0, self.plan.blocks - 1)
-            return block, 0, group, 0
+            return (group, block, 0, 0) if usual else (block, 0, group, 0)
 
+        if usual:
+            return pl.BlockSpec((8, self.plan.rows, packing.width, channels), index)
         return pl.BlockSpec((self.plan.rows, packing.columns, packing.sublanes, channels), index)

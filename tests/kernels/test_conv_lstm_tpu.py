@@ -11,8 +11,8 @@ from zoo.kernels import reference
 from zoo.kernels.conv_lstm import layout, stack, tpu, tpu_gradient
 from zoo.kernels.dispatch import Refused
 
-# Of the largest value. Gates and cells saved in bfloat16 are good to 1/512 each, and errors add up over the steps.
-TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2}
+# Of the largest value. Gates and cells saved in bfloat16 are good to 1/512 each, and errors add up over steps and pixels.
+TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,7 @@ CASES = [
     case((4, 2, 3, 8, 130), (1, 1, 2), None, "bfloat16", "1x1, more than a register of channels"),
     case((1, 1, 1, 1, 1), (3, 3, 1), None, "float32", "one pixel, one step"),
     case((4, 2, 3, 8, 2), (2, 4, 2), 1, "bfloat16", "even window"),
+    case((8, 3, 1, 4, 2), (5, 2, 1), None, "bfloat16", "a frame of one row, in the usual layout"),
 ]
 
 
