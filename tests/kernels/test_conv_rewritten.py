@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from zoo.kernels import reference
 from zoo.kernels.conv import rewritten
 from zoo.kernels.dispatch import Refused

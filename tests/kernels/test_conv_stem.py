@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+
 from zoo.kernels import reference
 from zoo.kernels.conv import tpu_stem
 from zoo.kernels.conv.tpu_stem_plan import LANES, plan
