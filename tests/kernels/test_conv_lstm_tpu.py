@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
+
 from zoo.kernels import reference
 from zoo.kernels.conv_lstm import layout, stack, tpu, tpu_gradient
 from zoo.kernels.dispatch import Refused
 
-# Of the largest value. Gates and cells saved in bfloat16 are good to 1/512 each, and errors add up over steps and pixels.
+# Of the largest value. Gates and cells saved in bfloat16 are good to 1/512 each; errors add up over steps and pixels.
 TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
 
 
