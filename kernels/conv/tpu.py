@@ -31,7 +31,7 @@ def conv(
     padding: Pairs,
     dilation: Sequence[int],
     groups: int,
-    **blocks: int | None,
+    **blocks: Any,
 ) -> jax.Array:
     """Convolution of x `[N, *spatial, C]` with kernel `[*window, C, F]` to `[N, *spatial', F]` in x's dtype.
 
@@ -107,14 +107,14 @@ def conv_and_more(
     plan = Plan(g, choose(g, frames, rows, columns, features, fold, lines, residual is not None))
     b = plan.blocks
     missing = (1,) * (3 - len(window))
-    spread3, size3 = ((*missing, *spread), (*missing, *size)) if apart > 1 else ((1, 1, 1), g.out)
+    spread3: Any = (*missing, *spread) if apart > 1 else (1, 1, 1)
+    size3 = (*missing, *size) if apart > 1 else g.out
     operands = [g.view(x, g.size), plan.matrix(kernel.astype(x.dtype))]
     specs = [plan.x_spec, plan.matrix_spec]
     if bias is not None:
         operands.append(bias.astype(jnp.float32)[None])
         specs.append(pl.BlockSpec((1, b.features), lambda f, n, w, d, h: (0, f)))
-    blocks = (count * times for count, times in zip((b.frames, b.rows, b.columns), spread3, strict=True))
-    out_spec = plan.out_spec(*blocks, b.features // apart)
+    out_spec = plan.out_spec(b.frames * spread3[0], b.rows * spread3[1], b.columns * spread3[2], b.features // apart)
     if residual is not None:
         operands.append(g.view(residual.astype(x.dtype), g.out))
         specs.append(out_spec)

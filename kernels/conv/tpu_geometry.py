@@ -85,19 +85,23 @@ def geometry(
     missing = 3 - len(size)
     # The batch inside the columns costs no shifts, and XLA's convolutions have it there as well.
     is_inside = n % 8 == 0 if inside is None else bool(inside)
-    axes = [
+    axes: list[Any] = [
         (1,) * missing + tuple(size),
         (1,) * missing + tuple(window),
         (1,) * missing + tuple(strides),
         ((0, 0),) * missing + tuple(padding),
         (1,) * missing + tuple(dilation),
     ]
+    d: Any
+    h: Any
+    w: Any
     d, h, w = zip(*axes, strict=True)
     if merge and _is_free(h) and _is_free(w) and not _is_free(d):
         d, h, w = (1, 1, 1, (0, 0), 1), d, (h[0] * w[0], 1, 1, (0, 0), 1)
-    size, window, strides, padding, dilation = zip(d, h, w, strict=True)
-    it = Geometry(n, size, channels, window, features, strides, padding, dilation, is_inside, jnp.dtype(x.dtype))
-    if min(n, *size, channels, features, *it.out) < 1:
+    sizes, *others = (tuple(each) for each in zip(d, h, w, strict=True))
+    reaches, steps, pads, rates = others
+    it = Geometry(n, sizes, channels, reaches, features, steps, pads, rates, is_inside, jnp.dtype(x.dtype))
+    if min(n, *sizes, channels, features, *it.out) < 1:
         raise Refused(f"there is nothing to compute for x {tuple(x.shape)} and a window of {tuple(window)}")
     return it
 

@@ -240,7 +240,7 @@ def fill(plan: Plan, x_ref: Any, scratch: Any, wide: Any) -> None:
     g = plan.geometry
     at = (pl.program_id(3), pl.program_id(4), pl.program_id(2))
     starts, helds = plan.start(*at), plan.held_from(*at)
-    frames, rows, _ = plan.seen
+    frames, rows, _columns = plan.seen
     pieces = _pieces(plan)
 
     @pl.when(sum(pl.program_id(axis) for axis in range(5)) == 0)

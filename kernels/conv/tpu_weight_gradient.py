@@ -18,6 +18,8 @@ from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Plan, fill, quotient, up, 
 
 # Pixels of one product. Each product adds to the whole gradient, which is loaded and stored for that.
 _LINES = 896
+# A gradient of more values is computed in parts of 128 features: writing it takes longer than turning g again.
+_WHOLE = 1 << 20
 
 
 def conv_weight_gradient(
@@ -79,7 +81,9 @@ def conv_weight_gradient(
 def _choose(g: Geometry, frames: int | None, rows: int | None, features: int | None, lines: int) -> Plan:
     d, h, w = g.out
     depth = g.window[0] * g.window[1] * g.window[2] * up(g.channels, 128)
-    most = min(features or 512, (BUDGET // 2) // (3 * 4 * depth) // 128 * 128)
+    # In parts, all but the last of which are written while the next is computed.
+    wanted = features or (128 if g.features * depth > _WHOLE else 512)
+    most = min(wanted, (BUDGET // 2) // (3 * 4 * depth) // 128 * 128)
     features = g.features if g.features <= most else most
     if features < min(g.features, 128):
         raise Refused(
