@@ -112,7 +112,7 @@ def program(name: str, *, train: bool) -> tuple[Callable[..., Any], tuple[Any, .
         """Counters and keys of dropout: no part of what is measured."""
 
         def made(leaf):
-            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             return jax.random.key(0) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
 
         return jax.tree.map(made, rest)
@@ -162,7 +162,7 @@ def write(chip: str, row: dict[str, str]) -> None:
     table = read(chip) | {(row["model"], row["pass"]): row}
     text = io.StringIO()
     print(f"# {header(chip)}", file=text)
-    writer = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(table[key] for key in sorted(table))
     RESULTS.mkdir(exist_ok=True)

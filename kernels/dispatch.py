@@ -148,9 +148,19 @@ def prefer(*names: str) -> Iterator[None]:
 
 @cache
 def _tuned(platform: str) -> Mapping[str, Mapping[str, Any]]:
-    """What was measured on a platform: operation and shapes to an implementation's name and its block sizes."""
+    """What was measured on a platform: operation and shapes to an implementation's name and its block sizes.
+
+    An operation and its number of axes alone stand for all shapes that were not measured.
+    """
     file = resources.files(__package__).joinpath("tuned", f"{platform}.json")
     return json.loads(file.read_text())["choices"] if file.is_file() else {}
+
+
+def _choice(platform: str, operation: str, call: Call) -> Mapping[str, Any] | None:
+    table = _tuned(platform)
+    axes = len(dict(call.options).get("strides", ()))
+    choice = table.get(f"{operation} {call.shapes}", table.get(f"{operation} of {axes} axes"))
+    return None if choice is None or choice["implementation"] == "xla" else choice
 
 
 def call(operands: Sequence[Any], options: Mapping[str, Any], asked: str | Sequence[str] | None) -> Call:
@@ -182,9 +192,7 @@ def is_plain(operations: Sequence[str], call: Call) -> bool:
     """Whether plain lax serves a call and its gradients on every platform, so that lax's own derivatives do."""
     if call.preference is not None:
         return call.preference[0] == "xla"
-    return not any(
-        f"{operation} {call.shapes}" in _tuned(p) for p in ("tpu", "cuda", "cpu") for operation in operations
-    )
+    return not any(_choice(platform, operation, call) for platform in _PLATFORMS for operation in operations)
 
 
 def run(operation: str, operands: tuple[Any, ...], call: Call, **more: Any) -> Any:
@@ -201,7 +209,7 @@ def run(operation: str, operands: tuple[Any, ...], call: Call, **more: Any) -> A
         return _first_to_serve(names, operation, options, *operands)
     branches = {}
     for platform in _PLATFORMS:
-        choice = _tuned(platform).get(f"{operation} {call.shapes}")
+        choice = _choice(platform, operation, call)
         if choice is not None:
             names = (choice["implementation"], "xla")
             branches[platform] = partial(_first_to_serve, names, operation, options | choice.get("blocks", {}))

@@ -10,6 +10,7 @@ import atexit
 import functools
 import importlib.util
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,13 @@ class Estimate:
         return self.flops / self.chip.peak / (self.microseconds * 1e-6)
 
 
-def estimate(function: Callable[..., Any], *shapes: Any, chip: str, flops: float | None = None) -> Estimate:
+def estimate(
+    function: Callable[..., Any],
+    *shapes: Any,
+    chip: str,
+    flops: float | None = None,
+    patience: float | None = None,
+) -> Estimate:
     """What `function` of arrays of these shapes costs when it is compiled for one chip.
 
     Args:
@@ -68,9 +75,10 @@ def estimate(function: Callable[..., Any], *shapes: Any, chip: str, flops: float
       shapes: `jax.ShapeDtypeStruct`s or pytrees of them.
       chip: a name of `CHIPS`.
       flops: the arithmetic that it needs, where XLA cannot count it: it does not look into kernels.
+      patience: seconds after which the compiler is stopped; None waits for it.
 
     Raises:
-      EstimateError: no libtpu, a chip that is not known, a program that does not compile, or a run that did not end
+      EstimateError: no libtpu, an unknown chip, a program that does not compile (in time), or a run that did not end
         where the program does, waited for what nobody sends, or met scalar instructions that are not understood.
     """
     if chip not in CHIPS:
@@ -79,7 +87,7 @@ def estimate(function: Callable[..., Any], *shapes: Any, chip: str, flops: float
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program"
         file.write_bytes(_exported(function, *shapes, chip=CHIPS[chip]))
-        answer = _ask(chip, file)
+        answer = _ask(chip, file, patience)
     if "error" in answer:
         raise EstimateError(answer["error"])
     wrong = [f"{answer['stuck']} waits for nothing"] * bool(answer["stuck"])
@@ -125,16 +133,19 @@ def _worker(chip: str) -> subprocess.Popen:
     return process
 
 
-def _ask(chip: str, file: Path) -> dict[str, Any]:
+def _ask(chip: str, file: Path, patience: float | None) -> dict[str, Any]:
     worker = _worker(chip)
     assert worker.stdin is not None
     assert worker.stdout is not None
     try:
         print(file, file=worker.stdin, flush=True)
-        answer = worker.stdout.readline()
+        in_time, _, _ = select.select([worker.stdout], [], [], patience)
+        answer = worker.stdout.readline() if in_time else ""
     except BrokenPipeError:
-        answer = ""
+        in_time, answer = [worker], ""
     if not answer:
+        worker.kill()
         _worker.cache_clear()
-        raise EstimateError("the compiler ended its process; the program is beyond it, or memory ran out")
+        ended = "ended its process; the program is beyond it, or memory ran out"
+        raise EstimateError(f"the compiler {ended if in_time else f'took more than {patience:.0f} seconds'}")
     return json.loads(answer)

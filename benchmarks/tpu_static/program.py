@@ -165,7 +165,7 @@ class Decoder:
             compute, a, b = _ARITHMETIC[operation], _value(arguments[0]), _value(arguments[1])
             return act("set", target, lambda registers: signed(compute(a(registers), b(registers))))
         if operation == "sld":
-            address = _address(re.search(r"\[smem:([^\]]+)\]", text).group(1))
+            address = _address(_first(r"\[smem:([^\]]+)\]", text))
             return act("set", target, lambda registers: registers.memory.get(address(registers) & 0xFFFFF, 0))
         if operation.startswith("ssel"):
             chosen, yes, no = (_value(a) for a in arguments[:3])
@@ -231,6 +231,13 @@ def _address(text: str) -> Value:
     return _value(text.split("@")[0].split("_")[0]) or (lambda registers: 0)
 
 
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"no {pattern} in the instruction's {text!r}")
+    return found.group(1)
+
+
 def _flags(text: str) -> list[str]:
     return re.findall(r"\[sflag:([^\]]+)\]", text)
 
@@ -238,9 +245,9 @@ def _flags(text: str) -> list[str]:
 def _transfer(target: str, text: str) -> tuple[Value | None, tuple[Any, bool]]:
     """A DMA's flag, and its length in granules with whether HBM is at one of its ends."""
     flags = _flags(target)
-    length = re.search(r"length:([^,\s]+)", text)
+    length = _first(r"length:([^,\s]+)", text)
     spaces = re.findall(r"\[(hbm|vmem|smem|imem|host|cmem|sparse)[:\]]", f"{target} {text}")[:2]
-    return (_address(flags[0]) if flags else None), (_value(length.group(1)), "hbm" in spaces)
+    return (_address(flags[0]) if flags else None), (_value(length), "hbm" in spaces)
 
 
 def _jump(operation: str, text: str, arguments: list[str]) -> tuple[str, Any, Any]:
@@ -251,4 +258,4 @@ def _jump(operation: str, text: str, arguments: list[str]) -> tuple[str, Any, An
 
 def _jump_target(operation: str, text: str) -> str:
     pattern = r"\(=0x([0-9a-f]+)\)" if operation.endswith(".rel") else r"0x([0-9a-f]+)"
-    return re.search(pattern, text).group(1)
+    return _first(pattern, text)

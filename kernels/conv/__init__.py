@@ -160,20 +160,13 @@ def conv_bias_act_pool(
     )
     if residual is not None and residual.shape != (*x.shape[: -axes - 1], *between, kernel.shape[-1]):
         raise ValueError(f"conv_bias_act_pool: residual {residual.shape} is not the convolution's {between} result")
+    options = {"activation": activation, "window": None, "strides": strides, "padding": padding}
+    options |= {"pool_strides": None, "pool_padding": None}
     if window is not None:
         window = per_axis(window, axes, "window")
         pool_strides = window if pool_strides is None else per_axis(pool_strides, axes, "pool_strides")
         pool_padding = pairs(pool_padding, between, window, pool_strides, (1,) * axes)
-    else:
-        pool_strides = pool_padding = None
-    options = {
-        "activation": activation,
-        "window": window,
-        "strides": strides,
-        "padding": padding,
-        "pool_strides": pool_strides,
-        "pool_padding": pool_padding,
-    }
+        options |= {"window": window, "pool_strides": pool_strides, "pool_padding": pool_padding}
     asked = dispatch.preference(implementation)
 
     def apart(x, kernel, bias, residual):

@@ -1,5 +1,6 @@
 """Where the models convolve, with the batches of the whole-model benchmark: 4 clips for I3D, 8 or 16 for others."""
 
+from ..arguments import Padding
 from ..case import Case
 
 _I3D = "i3d 4x16x224x224"
@@ -10,7 +11,14 @@ _CNN_2D = "cnn_2d 16x224x224"
 _VIDEO_GEN = "video_gen full 4x16x64x64"
 
 
-def _conv(name: str, model: str, x: tuple[int, ...], kernel: tuple[int, ...], strides=1, padding="SAME") -> Case:
+def _conv(
+    name: str,
+    model: str,
+    x: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: int | tuple[int, ...] = 1,
+    padding: Padding = "SAME",
+) -> Case:
     return Case(name, model, "conv", (x, kernel), {"strides": strides, "padding": padding})
 
 

@@ -1,5 +1,6 @@
 """Convolution on TPUs as an implicit matrix product, with what may follow it: bias, residual, activation."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -14,8 +15,10 @@ from jax.experimental.pallas import tpu as pltpu
 from ..dispatch import Refused
 from ..pallas_tpu import call
 from ..reference import ACTIVATIONS
+from . import tpu_stem
 from .tpu_geometry import Geometry, Pairs, geometry
 from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Plan, fill, products, quotient, up
+from .tpu_stem_plan import MOST_CHANNELS
 
 # Outputs of one product, in lines. Sums of so many do not fit into registers, but loading and storing them costs less
 # than giving the matrix unit the kernel more often: of 224 to 1792 lines these were the fastest on v5e and v6e.
@@ -36,13 +39,17 @@ def conv(
 ) -> jax.Array:
     """Convolution of x `[N, *spatial, C]` with kernel `[*window, C, F]` to `[N, *spatial', F]` in x's dtype.
 
-    `blocks` are those of `conv_and_more`.
+    Few channels go to `tpu_stem` where it serves them. `blocks` are those of `tpu_stem.conv` or `conv_and_more`.
 
     Raises:
       Refused: groups, nothing to compute, or not even one row fits into VMEM.
     """
     if groups != 1:
         raise Refused(f"the dense kernel has no groups, got groups={groups}")
+    if x.shape[-1] <= MOST_CHANNELS:
+        options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+        with contextlib.suppress(Refused):
+            return tpu_stem.conv(x, kernel, **options, **blocks)
     return conv_and_more(x, kernel, strides=strides, padding=padding, dilation=dilation, **blocks)
 
 

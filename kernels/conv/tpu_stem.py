@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.experimental.pallas import tpu as pltpu
 
 from ..dispatch import Refused
@@ -156,11 +157,14 @@ def conv(
     dilation: Sequence[int],
     groups: int,
     columns_in_lanes: int | None = None,
+    batch_inside: int = 0,
 ) -> jax.Array:
     """x `[N, *spatial, C]` with two or three spatial axes, kernel `[*window, C, F]` to `[N, *spatial', F]`.
 
     `columns_in_lanes=1` leaves the result's columns in the minor axis of memory, 0 puts its features there, as whoever
     convolves or pools next may want. None takes what is padded less, which is how XLA keeps such an array by itself.
+    `batch_inside=1` asks XLA to turn the result so that the batch is beside the features, as its convolutions like it:
+    alone that costs a copy; before a convolution the copy is made with what lies between, and the whole is faster.
 
     Raises:
       Refused: one axis, groups, more than 4 channels, or what does not fit the chip.
@@ -219,4 +223,6 @@ def conv(
         name="conv_stem",
     )(planes, *constants)
     out = out.swapaxes(-1, -2) if columns_in_lanes else out
+    if batch_inside:
+        out = with_layout_constraint(out, Layout(major_to_minor=(1, 2, 3, 0, 4)))
     return out if x.ndim == 5 else out[:, 0]

@@ -19,7 +19,7 @@ CHUNK = 16
 # of products of 64, 128 and 256 rows on v5e).
 _ROWS_PER_LOAD = 56
 _MOST_PRODUCT_ROWS = 512
-_MOST_CHANNELS = 4
+MOST_CHANNELS = 4
 # Half of the 128 MiB of a v5e or v6e.
 _MOST_BYTES = 64 << 20
 
@@ -270,8 +270,8 @@ def plan(shape, window: Three, strides: Three, padding, features: int, itemsize:
       Refused: too many channels, a window too wide, an empty result, or more than fits the chip.
     """
     made = Plan(shape, window, strides, padding, features, itemsize)
-    if shape[-1] > _MOST_CHANNELS:
-        raise Refused(f"the stem kernel takes up to {_MOST_CHANNELS} channels, not {shape[-1]}")
+    if shape[-1] > MOST_CHANNELS:
+        raise Refused(f"the stem kernel takes up to {MOST_CHANNELS} channels, not {shape[-1]}")
     if min(made.result) < 1:
         raise Refused(f"the stem kernel needs a result, not {made.result}")
     if made.shifts > LANES // 2:

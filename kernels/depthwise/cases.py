@@ -6,7 +6,7 @@ _EFFICIENTNET = "efficientnet_lite0 16x224x224"
 _X3D = "x3d_s 8x13x160x160"
 
 
-def _depthwise(name: str, model: str, x: tuple[int, ...], window: tuple[int, ...], strides=1) -> Case:
+def _depthwise(name: str, model: str, x: tuple[int, ...], window: tuple[int, ...], strides: int = 1) -> Case:
     return Case(name, model, "depthwise_conv", (x, (*window, 1, x[-1])), {"strides": strides, "padding": "SAME"})
 
 

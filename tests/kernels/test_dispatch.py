@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.test_util import check_grads
-from zoo.kernels import dispatch
 
 from zoo import kernels
+from zoo.kernels import dispatch
 
 # No kernel serves float64 or float16, so this list ends at plain lax, by way of the operations and their custom_vjp.
 LAST_RESORT = ("pallas_tpu", "xla")

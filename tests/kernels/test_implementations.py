@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
+
+from zoo import kernels
 from zoo.kernels import dispatch
 from zoo.kernels.conv.cases import CASES as CONV
 from zoo.kernels.depthwise.cases import CASES as DEPTHWISE
 from zoo.kernels.pool.cases import CASES as POOL
-
-from zoo import kernels
 
 # Of the largest value of the result: sums of up to a few hundred products, each rounded in this dtype.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
