@@ -17,7 +17,9 @@ def call(kernel: Callable[..., None], *, out_shape: Any, **options: Any) -> Call
         varying = frozenset[Any]().union(*(_varying(operand) for operand in operands))
         kind = next(jax.typeof(x).manual_axis_type for x in operands if _varying(x) == varying)
         shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, manual_axis_type=kind), out_shape)
-        return pl.pallas_call(kernel, out_shape=shapes, **options)(*(_varied(x, varying) for x in operands))
+        # A TPU has no 64-bit integers, and with them enabled Python's numbers would be such within the kernel.
+        with jax.enable_x64(False):
+            return pl.pallas_call(kernel, out_shape=shapes, **options)(*(_varied(x, varying) for x in operands))
 
     return run
 

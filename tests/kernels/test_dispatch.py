@@ -82,7 +82,7 @@ def test_the_platform_is_the_one_lowered_for(monkeypatch):
     def pooled(x):
         return kernels.max_pool(x, window=(2, 2)).sum()
 
-    for function in (pooled, jax.grad(pooled)):
+    for function in (pooled, jax.value_and_grad(pooled)):
         traced = jax.jit(function).trace(x)
         assert "tpu_custom_call" in traced.lower(lowering_platforms=("tpu",)).as_text()
         assert "tpu_custom_call" not in traced.lower(lowering_platforms=("cpu",)).as_text()
