@@ -11,6 +11,8 @@ from zoo.kernels import reference
 from zoo.kernels.conv import rewritten
 from zoo.kernels.dispatch import Refused
 
+pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
+
 # Of the largest value. Both sides round bfloat16 once; the order of sums differs.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 

@@ -10,6 +10,8 @@ from zoo.kernels.conv import tpu_stem
 from zoo.kernels.conv.tpu_stem_plan import LANES, plan
 from zoo.kernels.dispatch import Refused
 
+pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
+
 # Of the largest value; bfloat16 keeps 8 bits, and the order of sums differs.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 

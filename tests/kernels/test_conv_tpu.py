@@ -10,6 +10,8 @@ from zoo.kernels import reference
 from zoo.kernels.conv import tpu, tpu_fused_pool, tpu_input_gradient, tpu_weight_gradient
 from zoo.kernels.dispatch import Refused
 
+pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
+
 INTERPRETER = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
 # bfloat16 operands are rounded in both; results are rounded once more here.
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}

@@ -12,6 +12,8 @@ from zoo.kernels import reference
 from zoo.kernels.depthwise import rewritten, tpu, tpu_gradients
 from zoo.kernels.dispatch import Refused
 
+pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
+
 # Of the largest value: bfloat16 keeps 8 bits, and every implementation rounds once, at the end.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 

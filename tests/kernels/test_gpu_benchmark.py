@@ -11,6 +11,8 @@ from zoo.kernels.case import Case
 from zoo.kernels.conv.cases import CASES as CONV
 from zoo.kernels.pool.cases import CASES as POOL
 
+pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
+
 
 def test_says_that_there_is_no_gpu(capsys):
     with pytest.raises(SystemExit) as stopped:

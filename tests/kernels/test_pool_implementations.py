@@ -11,6 +11,8 @@ from jax.experimental.pallas import tpu as pltpu
 from zoo.kernels import dispatch, reference
 from zoo.kernels.pool import rewritten, tpu_avg, tpu_max, tpu_max_gradient
 
+pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
+
 # The suite of all implementations looks for races.
 INTERPRETER = pltpu.InterpretParams(uninitialized_memory="nan")
 # Of 1 + |value|: gradients are sums of a few cotangents, rounded once.

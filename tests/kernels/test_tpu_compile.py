@@ -42,8 +42,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("chip", ["v5e", "v6e"])
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "max_pool 3x3 stride 2")) for n in PROGRAMS]
 )
