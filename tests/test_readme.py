@@ -43,6 +43,22 @@ def test_the_short_python_example_runs():
     exec(compile(example, "README.md", "exec"), {})
 
 
+def test_the_kernel_examples_run():
+    import jax.numpy as jnp
+
+    there = {
+        "x": jnp.ones((1, 8, 8, 2)),
+        "kernel": jnp.ones((3, 3, 2, 4)),
+        "clips": jnp.ones((1, 2, 4, 4, 3)),
+        "gates_kernel": jnp.ones((3, 3, 3 + 2, 4 * 2)),
+        "gates_bias": jnp.zeros(4 * 2),
+    }
+    (example,) = [block for block in blocks("python") if "gates_kernel" in block]
+    exec(compile(example, "README.md", "exec"), there)
+    assert there["y"].shape == (1, 2, 2, 4)
+    assert there["outputs"].shape == (1, 2, 4, 4, 2)
+
+
 def real_clips(tmp_path: Path) -> Path:
     folder = Path(os.environ["ZOO_REAL_CLIPS"])
     shutil.copy(folder / "cup.mp4", tmp_path)

@@ -109,12 +109,12 @@ def estimate(
 
 def _exported(function: Callable[..., Any], *shapes: Any, chip: Chip) -> bytes:
     """The program for a TPU, whose kernels are in it as the compiler takes them; some ask which TPU it is."""
-    kernels = export.DisabledSafetyCheck.custom_call("tpu_custom_call")
+    calls = [export.DisabledSafetyCheck.custom_call(name) for name in ("tpu_custom_call", "LayoutConstraint")]
     leaves, structure = jax.tree.flatten(shapes)
     flat = jax.jit(lambda *arrays: function(*jax.tree.unflatten(structure, arrays)))
     target = AbstractDevice(chip.device_kind, 1, "tpu")
     with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("chip",), (AxisType.Auto,), abstract_device=target)):
-        return bytes(export.export(flat, platforms=["tpu"], disabled_checks=[kernels])(*leaves).serialize())
+        return bytes(export.export(flat, platforms=["tpu"], disabled_checks=calls)(*leaves).serialize())
 
 
 @functools.cache
