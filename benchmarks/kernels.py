@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -36,6 +37,19 @@ PATIENCE = 100
 
 # A choice has to beat XLA by this much on every chip: the clock's own doubt about programs of another make.
 MARGIN = 1.03
+
+# The models in which choices were found to help, by `benchmarks.models_static`. Beside other operations a kernel may
+# cost copies that it does not cost alone, so a win in the table is not yet one in a model.
+HELPED = ("i3d", "r3d_18", "r2plus1d_18", "convlstm")
+
+# What whole models want of a kernel beside its own time: in which order of axes the next operation likes the result.
+BLOCKS = {
+    ("r3d stem", "forward"): {"columns_in_lanes": 0, "batch_inside": 1},
+    ("r2plus1d stem", "forward"): {"columns_in_lanes": 0},
+}
+
+# Operations whose default XLA serves so badly that plain JAX in another form takes all shapes not measured.
+OTHERWISE = {"max_pool of 3 axes": "rewritten"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +164,22 @@ def show(chip: str, every: Sequence[Mapping[str, str]]) -> None:
 
 
 def tune(tables: Sequence[Mapping[tuple[str, str], Mapping[str, str]]], chips: Sequence[str]) -> None:
-    """Writes the choices: what beats XLA's best form on every chip, and of that what gains most in all."""
-    choices = {}
+    """Writes the choices: what beats XLA's best form on every chip, in models that were seen to gain by such."""
+    choices: dict[str, dict[str, Any]] = {key: {"implementation": name} for key, name in OTHERWISE.items()}
     for key in sorted(set.intersection(*map(set, tables))):
         cells = [table[key] for table in tables]
+        if cells[0]["model"].split()[0] not in HELPED:
+            continue
         gains = {}
         for column in COLUMNS[2:]:
             each = [_microseconds(c, COLUMNS[:2]) / _microseconds(c, [column]) for c in cells]
             if min(each) >= MARGIN:
                 gains[column] = min(each)
-        if gains:
-            name = max(gains, key=lambda column: gains[column])
-            choices[f"{cells[0]['operation']} {cells[0]['key']}"] = {"implementation": name}
+        name = max(gains, key=lambda column: gains[column]) if gains else "xla"
+        choice = {"implementation": name}
+        if name == "pallas_tpu" and key in BLOCKS:
+            choice["blocks"] = BLOCKS[key]
+        choices[f"{cells[0]['operation']} {cells[0]['key']}"] = choice
     text = json.dumps({"device": ", ".join(chips), "by": header(" and ".join(chips)), "choices": choices}, indent=1)
     partial = TUNED.with_suffix(".partial")
     partial.write_text(text + "\n")
