@@ -46,7 +46,7 @@ def conv(
     """
     if groups != 1:
         raise Refused(f"the dense kernel has no groups, got groups={groups}")
-    if x.shape[-1] <= MOST_CHANNELS:
+    if x.shape[-1] <= MOST_CHANNELS and blocks.keys() <= {"columns_in_lanes", "batch_inside"}:
         options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
         with contextlib.suppress(Refused):
             return tpu_stem.conv(x, kernel, **options, **blocks)
@@ -117,6 +117,10 @@ def conv_and_more(
     missing = (1,) * (3 - len(window))
     spread3: Any = (*missing, *spread) if apart > 1 else (1, 1, 1)
     size3 = (*missing, *size) if apart > 1 else g.out
+    width = b.columns * spread3[2]
+    if apart > 1 and not g.is_inside and width != size3[2] and width % 8:
+        # The last columns would be cut off within a block, which the compiler takes in whole tiles of 8 only.
+        raise Refused(f"{spread3[2]} neighbours each make {width} columns, of which {size3[2]} are wanted")
     operands = [g.view(x, g.size), plan.matrix(kernel.astype(x.dtype))]
     specs = [plan.x_spec, plan.matrix_spec]
     if bias is not None:
