@@ -29,7 +29,10 @@ COLUMNS = ("xla", "xla_batch_inside", "rewritten", "pallas_tpu")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: `programs` maps a column to a function of arrays of `shapes`."""
+    """One line of the table: `programs` maps a column to a function of arrays of `shapes`.
+
+    `moved` are the operands that cannot be done without, and the results.
+    """
 
     case: Case
     name: str
@@ -38,11 +41,11 @@ class Row:
     shapes: tuple[jax.ShapeDtypeStruct, ...]
     programs: dict[str, Callable[..., Any]]
     flops: float
-    results: tuple[jax.ShapeDtypeStruct, ...]
+    moved: tuple[jax.ShapeDtypeStruct, ...]
 
     def floor(self, chip: str) -> float:
-        """Microseconds that no program can go below: operands and results once through HBM, or the products."""
-        moved = sum(_stored_bytes(array) for array in (*self.shapes, *self.results))
+        """Microseconds that no program can go below: what has to move once through HBM, or the products."""
+        moved = sum(_stored_bytes(array) for array in self.moved)
         return 1e6 * max(moved / CHIPS[chip].bandwidth, self.flops / CHIPS[chip].peak)
 
 
@@ -59,13 +62,11 @@ def _up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def rows() -> Iterator[Row]:
+@functools.cache
+def rows() -> tuple[Row, ...]:
     """Every row of the table, case by case."""
-    for case in CASES:
-        if case.operation.startswith("conv_lstm"):
-            yield from _conv_lstm_rows(case)
-        else:
-            yield from _window_rows(case)
+    made = (_conv_lstm_rows if case.operation.startswith("conv_lstm") else _window_rows for case in CASES)
+    return tuple(row for of_case, case in zip(made, CASES, strict=True) for row in of_case(case))
 
 
 def _window_rows(case: Case) -> Iterator[Row]:
@@ -93,8 +94,10 @@ def _window_rows(case: Case) -> Iterator[Row]:
                 if column == "xla_batch_inside":
                     function = functools.partial(_batch_inside, function, batched, out_is_batched)
                 programs[column] = function
-        results = jax.eval_shape(functools.partial(getattr(reference, operation), **every), *operands)
-        return Row(case, name, operation, key, tuple(operands), programs, flops, (results,))
+        result = jax.eval_shape(functools.partial(getattr(reference, operation), **every), *operands)
+        # The gradient of max-pooling can do without its second operand, the maxima: XLA does, and so do our kernels.
+        read = [operands[0], *operands[2:]] if operation == "max_pool_gradient" else operands
+        return Row(case, name, operation, key, tuple(operands), programs, flops, (*read, result))
 
     operation = case.operation
     if operation in POOLS:
@@ -188,7 +191,7 @@ def _conv_lstm_rows(case: Case) -> Iterator[Row]:
     named = {"xla": "xla", "xla_batch_inside": "batch inside", "pallas_tpu": "pallas_tpu"}
     for name, function, passes, results in (("forward", forward, 1, (out,)), ("training step", train, 3, shapes)):
         programs = {column: functools.partial(function, asked) for column, asked in named.items()}
-        yield Row(case, name, "conv_lstm", key, shapes, programs, passes * flops, results)
+        yield Row(case, name, "conv_lstm", key, shapes, programs, passes * flops, (*shapes, *results))
 
 
 def _conv_lstm_batch_inside(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -3,6 +3,11 @@
 Prints a table for each chip and keeps it as `benchmarks/results/<chip>-kernels.csv`. What is there already is not
 measured again unless `--again` says so, so a stopped run goes on where it was. `--tune` enters what won on every
 chip measured into `kernels/tuned/tpu.json`, from where `zoo.kernels` takes its choices.
+
+Three ratios follow the times, above 1 where we win: plain lax to the best of `rewritten` and `pallas_tpu`; the best of
+XLA's two layouts to the same; and whatever is fastest without Pallas, `rewritten` too, to `pallas_tpu`. The roofline
+share is the floor's of the best of ours. `--again --columns pallas_tpu` after a kernel has changed: the table cannot
+see that its source did.
 """
 
 import csv
@@ -23,14 +28,15 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.kernel_rows import COLUMNS, Row, inside_shapes, rows
-from benchmarks.tpu_static import CHIPS, EstimateError, estimate
+from benchmarks.tpu_static import EstimateError, check, estimate
 from zoo import command_line
 from zoo.errors import UserError
 from zoo.kernels.dispatch import Refused
 
 RESULTS = Path(__file__).parent / "results"
 TUNED = Path(__file__).parents[1] / "kernels" / "tuned" / "tpu.json"
-FIELDS = ("case", "model", "row", "operation", "shapes", *COLUMNS, "floor", "key", "notes")
+RATIOS = ("xla / ours", "xla best / ours", "plain best / pallas")
+FIELDS = ("case", "model", "row", "operation", "shapes", *COLUMNS, "floor", *RATIOS, "roofline", "key", "notes")
 
 # Seconds for one program: a few of XLA's own, such as the weight gradient of a stem in 3D, take an hour.
 PATIENCE = 100
@@ -73,8 +79,7 @@ def main(argv: list[str]) -> None:
     chips = arguments.chip.split(",")
     columns = arguments.columns.split(",")
     for chip in chips:
-        if chip not in CHIPS:
-            raise UserError(f"no chip {chip!r}; there are {', '.join(CHIPS)}")
+        ready(chip, _file(chip))
     for column in columns:
         if column not in COLUMNS:
             raise UserError(f"no formulation {column!r}; there are {', '.join(COLUMNS)}")
@@ -86,6 +91,7 @@ def main(argv: list[str]) -> None:
         table = read(chip)
         for row in track(chosen, description=chip, console=Console(stderr=True)):
             measure(row, chip, columns, table, again=arguments.again)
+        write(chip, table)
         show(chip, [table[row.case.name, row.name] for row in chosen])
     if arguments.tune:
         tune([read(chip) for chip in chips], chips)
@@ -112,11 +118,30 @@ def measure(row: Row, chip: str, columns: Sequence[str], table: dict, *, again: 
         write(chip, table)
 
 
+def ready(chip: str, file: Path) -> None:
+    """Sees that a chip can be judged here, and that what its table has already is of the same compiler.
+
+    Raises:
+      UserError: it cannot, or it is of another, whose figures do not belong in one table with new ones.
+    """
+    try:
+        check(chip)
+    except EstimateError as error:
+        raise UserError(str(error)) from error
+    if file.exists():
+        first = file.read_text().partition("\n")[0]
+        if versions() not in first.split("; "):
+            raise UserError(f"{file.name} says {first!r}, here are {versions()}; move it away to measure all anew")
+
+
+def versions() -> str:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu"))
+
+
 def header(chip: str) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu"))
     today = datetime.date.today().isoformat()
     what = f"static estimate, not a measurement: microseconds on one {chip} by the compiler's final program"
-    return f"{what}; {versions}; {today}"
+    return f"{what}; {versions()}; {today}"
 
 
 def _file(chip: str) -> Path:
@@ -138,7 +163,8 @@ def write(chip: str, table: Mapping[tuple[str, str], Mapping[str, str]]) -> None
     print(f"# {header(chip)}", file=text)
     writer: csv.DictWriter[str] = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table[key] for key in sorted(table, key=lambda key: order.get(key, len(order))))
+    ordered = sorted(table, key=lambda key: order.get(key, len(order)))
+    writer.writerows({**table[key], **ratios(table[key])} for key in ordered)
     RESULTS.mkdir(exist_ok=True)
     partial = _file(chip).with_suffix(".partial")
     partial.write_text(text.getvalue())
@@ -149,37 +175,62 @@ def _microseconds(cells: Mapping[str, str], columns: Iterable[str]) -> float:
     return min((float(cells[c]) for c in columns if cells[c] not in ("", "-")), default=float("inf"))
 
 
+def ratios(cells: Mapping[str, str]) -> dict[str, str]:
+    """What follows from a row's times, as the module's text has it; empty where one of two was not measured."""
+    ours = _microseconds(cells, COLUMNS[2:])
+    pairs = [_microseconds(cells, columns) / ours for columns in (COLUMNS[:1], COLUMNS[:2])]
+    pairs.append(_microseconds(cells, COLUMNS[:3]) / _microseconds(cells, COLUMNS[3:]))
+    figures = {name: f"{value:.2f}" for name, value in zip(RATIOS, pairs, strict=True) if 0 < value < float("inf")}
+    share = f"{float(cells['floor']) / ours:.0%}" if ours < float("inf") else ""
+    return dict.fromkeys(RATIOS, "") | figures | {"roofline": share}
+
+
 def show(chip: str, every: Sequence[Mapping[str, str]]) -> None:
-    """The table on the screen: microseconds, ratios to XLA's default and best, share of the roofline."""
+    """The table on the screen: microseconds, ratios, share of the roofline."""
     table = Table(title=header(chip), title_justify="left", box=None)
-    for name in ("case", "row", *COLUMNS, "floor", "xla / ours", "xla best / ours", "roofline"):
+    shown = ("case", "row", *COLUMNS, "floor", *RATIOS, "roofline")
+    for name in shown:
         table.add_column(name.replace("_", " "), justify="left" if name in ("case", "row") else "right")
     for cells in every:
-        ours = _microseconds(cells, COLUMNS[2:])
-        ratios = [_microseconds(cells, columns) / ours for columns in (COLUMNS[:1], COLUMNS[:2])]
-        share = float(cells["floor"]) / ours
-        figures = [f"{value:.2f}" if 0 < value < float("inf") else "" for value in ratios]
-        table.add_row(*(cells[f] for f in ("case", "row", *COLUMNS, "floor")), *figures, f"{share:.0%}")
+        every_cell = {**cells, **ratios(cells)}
+        table.add_row(*(every_cell[name] for name in shown))
     Console(width=180).print(table)
 
 
+def _is_measured(cells: Mapping[str, str]) -> bool:
+    """Whether XLA and our kernel were tried; XLA taking longer to compile than anyone waits is an answer, too."""
+    return cells["xla"] != "" and cells["pallas_tpu"] != ""
+
+
+def _gain(cells: Mapping[str, str], column: str) -> float:
+    """How many times as fast as XLA's best form; 0 where it does not serve the row."""
+    time = _microseconds(cells, [column])
+    return _microseconds(cells, COLUMNS[:2]) / time if time < float("inf") else 0.0
+
+
 def tune(tables: Sequence[Mapping[tuple[str, str], Mapping[str, str]]], chips: Sequence[str]) -> None:
-    """Writes the choices: what beats XLA's best form on every chip, in models that were seen to gain by such."""
-    choices: dict[str, dict[str, Any]] = {key: {"implementation": name} for key, name in OTHERWISE.items()}
+    """Writes the choices: what beats XLA's best form on every chip, in models that were seen to gain by such.
+
+    Rows that dispatch cannot tell apart, as a ConvLSTM's forward pass and training step, choose together: none of them
+    may lose. Rows where XLA or our kernel was not tried yet choose nothing, and choices made before for them stay.
+    """
+    alike: dict[str, list[Mapping[str, str]]] = {}
+    blocks: dict[str, dict[str, int]] = {}
     for key in sorted(set.intersection(*map(set, tables))):
         cells = [table[key] for table in tables]
-        if cells[0]["model"].split()[0] not in HELPED:
-            continue
-        gains = {}
-        for column in COLUMNS[2:]:
-            each = [_microseconds(c, COLUMNS[:2]) / _microseconds(c, [column]) for c in cells]
-            if min(each) >= MARGIN:
-                gains[column] = min(each)
-        name = max(gains, key=lambda column: gains[column]) if gains else "xla"
-        choice = {"implementation": name}
-        if name == "pallas_tpu" and key in BLOCKS:
-            choice["blocks"] = BLOCKS[key]
-        choices[f"{cells[0]['operation']} {cells[0]['key']}"] = choice
+        if cells[0]["model"].split()[0] in HELPED and all(_is_measured(c) for c in cells):
+            choice = f"{cells[0]['operation']} {cells[0]['key']}"
+            alike.setdefault(choice, []).extend(cells)
+            blocks |= {choice: BLOCKS[key]} if key in BLOCKS else {}
+    before = json.loads(TUNED.read_text())["choices"] if TUNED.exists() else {}
+    choices: dict[str, Any] = before | {key: {"implementation": name} for key, name in OTHERWISE.items()}
+    for choice, cells in alike.items():
+        gains = {column: min(_gain(c, column) for c in cells) for column in COLUMNS[2:]}
+        name = max(gains, key=lambda column: (gains[column], -sum(_microseconds(c, [column]) for c in cells)))
+        name = name if gains[name] >= MARGIN else "xla"
+        choices[choice] = {"implementation": name}
+        if name == "pallas_tpu" and choice in blocks:
+            choices[choice]["blocks"] = blocks[choice]
     text = json.dumps({"device": ", ".join(chips), "by": header(" and ".join(chips)), "choices": choices}, indent=1)
     partial = TUNED.with_suffix(".partial")
     partial.write_text(text + "\n")

@@ -22,8 +22,8 @@ from flax import nnx
 from rich.console import Console
 
 import zoo
-from benchmarks.kernels import RESULTS, header
-from benchmarks.tpu_static import CHIPS, Estimate, EstimateError, estimate
+from benchmarks.kernels import RESULTS, header, ready
+from benchmarks.tpu_static import Estimate, EstimateError, estimate
 from zoo import command_line
 from zoo.errors import UserError
 from zoo.kernels import dispatch
@@ -66,8 +66,7 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "models_static")
-    if arguments.chip not in CHIPS:
-        raise UserError(f"no chip {arguments.chip!r}; there are {', '.join(CHIPS)}")
+    ready(arguments.chip, _file(arguments.chip))
     console = Console(width=160)
     for name in arguments.model.split(","):
         if name not in INPUTS:

@@ -10,6 +10,7 @@ import atexit
 import functools
 import importlib.util
 import json
+import os
 import select
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from benchmarks.tpu_static.chips import CHIPS, REFUSED, Chip
 
-__all__ = ["CHIPS", "Estimate", "EstimateError", "estimate"]
+__all__ = ["CHIPS", "Estimate", "EstimateError", "check", "estimate"]
 
 
 class EstimateError(Exception):
@@ -61,6 +62,19 @@ class Estimate:
         return self.flops / self.chip.peak / (self.microseconds * 1e-6)
 
 
+def check(chip: str) -> None:
+    """Whether anything can be estimated for a chip of this name here.
+
+    Raises:
+      EstimateError: it cannot, for any program: no such chip, one that the clock cannot judge, or no TPU compiler.
+    """
+    if chip not in CHIPS:
+        why = f"{chip} is refused: {REFUSED[chip]}" if chip in REFUSED else f"no chip {chip!r}"
+        raise EstimateError(f"{why}; there are {', '.join(CHIPS)}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise EstimateError("the TPU compiler is not installed: uv sync --extra tpu")
+
+
 def estimate(
     function: Callable[..., Any],
     *shapes: Any,
@@ -81,9 +95,7 @@ def estimate(
       EstimateError: no libtpu, an unknown chip, a program that does not compile (in time), or a run that did not end
         where the program does, waited for what nobody sends, or met scalar instructions that are not understood.
     """
-    if chip not in CHIPS:
-        why = f"{chip} is refused: {REFUSED[chip]}" if chip in REFUSED else f"no chip {chip!r}"
-        raise EstimateError(f"{why}; there are {', '.join(CHIPS)}")
+    check(chip)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program"
         file.write_bytes(_exported(function, *shapes, chip=CHIPS[chip]))
@@ -119,14 +131,13 @@ def _exported(function: Callable[..., Any], *shapes: Any, chip: Chip) -> bytes:
 
 @functools.cache
 def _worker(chip: str) -> subprocess.Popen:
-    if importlib.util.find_spec("libtpu") is None:
-        raise EstimateError("the TPU compiler is not installed: uv sync --extra tpu")
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.tpu_static.worker", chip],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},  # read when jax is imported, which comes before the worker's code
         text=True,
     )
     atexit.register(process.kill)

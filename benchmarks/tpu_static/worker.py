@@ -23,7 +23,6 @@ _KIND = re.compile(r"\} (\S+?)\(|\) (\S+?)\(|\] (\S+?)\(")
 def prepare(chip: Chip, folder: str) -> None:
     """The environment that libtpu wants without a TPU, and the dumps of its last stage."""
     os.environ |= {
-        "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": chip.accelerator_type,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import tpu_static
 from benchmarks.tpu_static import CHIPS, EstimateError, estimate
 from benchmarks.tpu_static.execute import DMA_LATENCY, Machine
 from benchmarks.tpu_static.program import Decoder
@@ -103,17 +104,39 @@ def test_what_is_not_understood_is_noted_and_floating_scalars_are_not():
 
 
 def test_an_unknown_chip_is_refused():
-    with pytest.raises(EstimateError, match="v4 is refused: its programs"):
-        estimate(jnp.add, chip="v4")
+    for of_two_cores in ("v4", "v5p"):
+        with pytest.raises(EstimateError, match=f"{of_two_cores} is refused: its programs"):
+            estimate(jnp.add, chip=of_two_cores)
     with pytest.raises(EstimateError, match="no chip 'v9'; there are v5e"):
         estimate(jnp.add, chip="v9")
 
 
 @needs_libtpu
-def test_an_addition_runs_at_the_speed_of_memory():
+@pytest.mark.parametrize("chip", CHIPS)
+def test_an_addition_runs_at_the_speed_of_memory(chip):
     x = jax.ShapeDtypeStruct((128, 1024, 1024), jnp.bfloat16)
-    floor = 3 * math.prod(x.shape) * 2 / CHIPS["v5e"].bandwidth * 1e6
-    assert estimate(jnp.add, x, x, chip="v5e").microseconds == pytest.approx(floor, rel=0.05)
+    moved = 3 * math.prod(x.shape) * 2
+    addition = estimate(jnp.add, x, x, chip=chip)
+    assert addition.hbm_bytes == moved
+    assert addition.microseconds == pytest.approx(moved / CHIPS[chip].bandwidth * 1e6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"ended": False}, "did not reach its end"),
+        ({"stuck": 2}, "2 waits for nothing"),
+        ({"unknown": {"sbogus": 1}}, "unknown instructions {'sbogus': 1}"),
+        ({"error": "out of memory"}, "^out of memory$"),
+    ],
+)
+def test_a_run_that_was_not_clean_is_refused(monkeypatch, answer, why):
+    clean = {"cycles": 1.0, "stalled": 0.0, "flops": 0.0, "hbm_bytes": 0.0, "slots": {}, "by_operation": []}
+    clean |= {"ended": True, "stuck": 0, "unknown": {}, "compile_seconds": 0.0}
+    monkeypatch.setattr(tpu_static, "check", lambda chip: None)
+    monkeypatch.setattr(tpu_static, "_ask", lambda *_: clean | answer)
+    with pytest.raises(EstimateError, match=why):
+        estimate(jnp.add, *[jax.ShapeDtypeStruct((8, 128), jnp.float32)] * 2, chip="v5e")
 
 
 @needs_libtpu

@@ -1,0 +1,146 @@
+"""The kernel table: what it keeps, what it refuses, and which choices follow from it. Nothing is compiled here."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import kernels, models_static
+from benchmarks.kernel_rows import rows
+from benchmarks.tpu_static import CHIPS, EstimateError
+from zoo.errors import UserError
+
+ONE = "i3d mixed 3b branch 3"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty place for tables and choices, and a compiler that is never asked."""
+    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
+    monkeypatch.setattr(kernels, "TUNED", tmp_path / "tpu.json")
+    monkeypatch.setattr(kernels, "check", lambda chip: None)
+    monkeypatch.setattr(kernels, "versions", lambda: "jax 1, libtpu 1")
+    return tmp_path
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """Makes each estimate take the next of these microseconds, or raise it; what was asked for is in `asked`."""
+    answers, asked = [], []
+
+    def estimate(program, *shapes, chip, **_):
+        asked.append((chip, [shape.shape for shape in shapes]))
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return SimpleNamespace(microseconds=answer)
+
+    monkeypatch.setattr(kernels, "estimate", estimate)
+    return SimpleNamespace(answers=answers, asked=asked)
+
+
+def cells(**known):
+    return dict.fromkeys(kernels.FIELDS, "") | {"model": "i3d", "operation": "conv", "key": "shape"} | known
+
+
+def choices(*tables, chips=("v5e", "v6e")):
+    kernels.tune(tables, chips[: len(tables)])
+    return json.loads(kernels.TUNED.read_text())["choices"]
+
+
+@pytest.mark.parametrize("command", [kernels, models_static])
+@pytest.mark.parametrize(
+    ("chip", "why"), [("v9", "no chip 'v9'; there are v5e, v6e"), ("v4", "v4 is refused: its programs")]
+)
+def test_a_chip_that_cannot_be_judged_is_one_line(command, chip, why):
+    with pytest.raises(UserError, match=why):
+        command.main(["--chip", chip])
+
+
+@pytest.mark.parametrize("command", [kernels, models_static])
+def test_without_the_compiler_nothing_is_written(command, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "libtpu" else find(name))
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    with pytest.raises(UserError, match="the TPU compiler is not installed: uv sync --extra tpu"):
+        command.main(["--chip", "v5e"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_run_goes_on_where_it_was(folder, times):
+    times.answers += [1853.0, 72.0, KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        kernels.main(["--chip", "v5e", "--only", ONE])
+    times.answers += [74.0, 33.0, 2156.0, 1673.0, EstimateError("too; long\nfor us"), 65.0]
+    kernels.main(["--chip", "v5e", "--only", ONE])
+    assert not times.answers
+    kernels.main(["--chip", "v5e", "--only", ONE])  # nothing is left to measure
+    table = kernels.read("v5e")
+    forward, gradient = table[ONE, "forward"], table[ONE, "gradient"]
+    assert [forward[c] for c in kernels.COLUMNS] == ["1853.0", "72.0", "74.0", "33.0"]
+    # 1853 / 33, 72 / 33, min(1853, 72, 74) / 33, and 31.4 / 33
+    assert [forward[c] for c in (*kernels.RATIOS, "roofline")] == ["56.15", "2.18", "2.18", "95%"]
+    assert gradient["rewritten"] == "-"
+    assert gradient["notes"] == "rewritten: too, long for us"
+    first = (folder / "v5e-kernels.csv").read_text().partition("\n")[0]
+    assert first.startswith("# static estimate, not a measurement: ")
+    assert "jax 1, libtpu 1" in first
+
+
+def test_the_batch_is_beside_the_channels_where_the_column_says_so(folder, times):
+    times.answers += [1.0, 1.0]
+    kernels.main(["--chip", "v5e", "--only", ONE, "--columns", "xla_batch_inside"])
+    assert times.asked[0] == ("v5e", [(8, 28, 28, 4, 192)])
+
+
+def test_figures_of_two_compilers_do_not_share_a_table(folder, times, monkeypatch):
+    times.answers += [1.0] * 8
+    kernels.main(["--chip", "v5e", "--only", ONE])
+    monkeypatch.setattr(kernels, "versions", lambda: "jax 1, libtpu 2")
+    with pytest.raises(UserError, match=r"v5e-kernels.csv says .*libtpu 1.*, here are jax 1, libtpu 2; move it away"):
+        kernels.main(["--chip", "v5e", "--only", ONE, "--again"])
+
+
+@pytest.mark.parametrize("arguments", [["--only", "no such case"], ["--columns", "fastest"], ["--tune", "tpu"]])
+def test_what_is_not_there_is_a_mistake_of_the_user(folder, arguments):
+    with pytest.raises(UserError):
+        kernels.main(["--chip", "v5e", *arguments])
+
+
+def test_a_choice_has_to_win_on_every_chip(folder):
+    one, two = {("a", "forward"): cells(xla="10", pallas_tpu="5")}, {("a", "forward"): cells(xla="5", pallas_tpu="5")}
+    assert choices(one, one)["conv shape"] == {"implementation": "pallas_tpu"}
+    assert choices(one, two)["conv shape"] == {"implementation": "xla"}
+
+
+def test_a_kernel_has_to_beat_the_best_form_of_xla(folder):
+    row = cells(xla="10", xla_batch_inside="5", rewritten="-", pallas_tpu="6")
+    assert choices({("a", "forward"): row})["conv shape"] == {"implementation": "xla"}
+
+
+def test_what_was_not_tried_is_not_chosen_and_stays_as_it_was(folder):
+    kernels.TUNED.write_text(json.dumps({"choices": {"conv shape": {"implementation": "pallas_tpu"}}}))
+    for untried in (cells(rewritten="5", pallas_tpu="5"), cells(xla="10", rewritten="5")):
+        assert choices({("a", "forward"): untried})["conv shape"] == {"implementation": "pallas_tpu"}
+    assert choices({})["conv shape"] == {"implementation": "pallas_tpu"}
+    refused = cells(xla="10", rewritten="-", pallas_tpu="-")
+    assert choices({("a", "forward"): refused})["conv shape"] == {"implementation": "xla"}
+    too_slow_to_compile = cells(xla="-", rewritten="7", pallas_tpu="5")
+    assert choices({("a", "forward"): too_slow_to_compile})["conv shape"] == {"implementation": "pallas_tpu"}
+
+
+def test_rows_that_dispatch_cannot_tell_apart_choose_together(folder):
+    faster, slower = cells(xla="10", pallas_tpu="5"), cells(xla="10", pallas_tpu="20")
+    for forward, step in ((faster, slower), (slower, faster)):
+        table = {("a", "forward"): forward, ("a", "training step"): step}
+        assert choices(table)["conv shape"] == {"implementation": "xla"}
+
+
+def test_the_floor_holds_what_every_program_has_to_move():
+    floors = {(row.case.name, row.name): row.floor("v5e") for row in rows()}
+    # 4x8x28x28 pixels of 192 channels that fill two rows of 128 in bfloat16; read and written once.
+    array = 4 * 8 * 28 * 28 * 256 * 2 / CHIPS["v5e"].bandwidth * 1e6
+    assert floors[ONE, "forward"] == pytest.approx(2 * array)
+    # x and the cotangent are read, and the gradient is written; the maxima need not be.
+    assert floors[ONE, "gradient"] == pytest.approx(3 * array)
