@@ -54,7 +54,7 @@ def test_without_races_in_bfloat16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_any_shape(seed):
     random = np.random.default_rng(seed)
     axes = int(random.integers(2, 4))
