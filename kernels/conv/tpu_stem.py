@@ -37,8 +37,8 @@ def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return lax.dot_general(a, b, (((1,), (0,)), ((), ())), precision=precision, preferred_element_type=jnp.float32)
 
 
-def _rearrange(x_ref, columns_ref, order_ref, apart_ref, frames_ref, slot, cut: Plan, batch: int) -> None:
-    """One frame of a few images into `frames_ref[slot]`, `[shifts, tiles, lines, lanes]`."""
+def _rearrange(x_ref, columns_ref, order_ref, apart_ref, frames_ref, slot, cut: Plan, there) -> None:
+    """One frame of a few images into `frames_ref[slot]`, `[shifts, tiles, lines, lanes]`; the batch has `there` of them."""
     channels = cut.shape[-1]
     lines = cut.phases * channels * CHUNK
 
@@ -47,9 +47,9 @@ def _rearrange(x_ref, columns_ref, order_ref, apart_ref, frames_ref, slot, cut: 
         chosen = []
         for image in range(cut.images):
             planes = jnp.concatenate([x_ref[image, 0, c, pl.ds(row, CHUNK), :] for c in range(channels)], axis=0)
-            if batch % cut.images:
+            if there is not None:
                 # Beyond the batch's end a block holds anything, and nothing times NaN is NaN.
-                planes = jnp.where(pl.program_id(0) * cut.images + image < batch, planes, jnp.zeros_like(planes))
+                planes = jnp.where(image < there, planes, jnp.zeros_like(planes))
             chosen.append(_dot(planes, columns_ref[image]))
         total = sum(chosen[1:], start=chosen[0])
         at = pl.multiple_of((chunk + cut.empty_chunks) * lines, CHUNK)
@@ -126,6 +126,7 @@ def _stem_kernel(
     is_turned: bool,
 ):
     visited = pl.program_id(1)
+    there = batch - pl.program_id(0) * cut.images if batch % cut.images else None
     kt, stride = cut.window[0], cut.strides[0]
     slot = lax.rem(visited, kt)
     frame = visited - cut.padding[0][0]
@@ -137,7 +138,7 @@ def _stem_kernel(
 
     @pl.when(is_there)
     def _():
-        _rearrange(x_ref, columns_ref, order_ref, apart_ref, frames_ref, slot, cut, batch)
+        _rearrange(x_ref, columns_ref, order_ref, apart_ref, frames_ref, slot, cut, there)
 
     @pl.when(jnp.logical_not(is_there))
     def _():
