@@ -38,7 +38,7 @@ def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _rearrange(x_ref, columns_ref, order_ref, apart_ref, frames_ref, slot, cut: Plan, there) -> None:
-    """One frame of a few images into `frames_ref[slot]`, `[shifts, tiles, lines, lanes]`; the batch has `there` of them."""
+    """One frame of a few images, `there` in the batch, into `frames_ref[slot]`, `[shifts, tiles, lines, lanes]`."""
     channels = cut.shape[-1]
     lines = cut.phases * channels * CHUNK
 
