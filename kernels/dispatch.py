@@ -229,6 +229,8 @@ def _first_to_serve(names: Sequence[str], operation: str, options: Mapping[str, 
 
 
 def _serve(name: str, operation: str, options: Mapping[str, Any], operands: tuple[Any, ...]) -> Any:
+    if name != "xla" and any(min(pair) < 0 for key in ("padding", "pool_padding") for pair in options.get(key) or ()):
+        raise Refused("negative padding, which cuts the input, is plain lax's")
     function = partial(implementation(operation, name), **options)
     if not name.startswith("pallas"):
         return function(*operands)

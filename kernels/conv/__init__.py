@@ -41,16 +41,11 @@ def conv(
 
     def fold(x):
         call = dispatch.call([x, kernel], options, implementation)
-        if dispatch.is_plain(_CONV, call) or _is_cropping(padding):
+        if dispatch.is_plain(_CONV, call):
             return reference.conv(x, kernel, **options)
         return vjp.conv(x, kernel, call)
 
     return over_folded_batch(fold, x, axes)
-
-
-def _is_cropping(padding) -> bool:
-    """Negative padding cuts the input, as in lax. It is rare, and plain lax serves it."""
-    return min(min(each) for each in padding) < 0
 
 
 def conv_transpose(
@@ -92,7 +87,7 @@ def conv_transpose(
     def fold(x):
         larger_input = jax.ShapeDtypeStruct((x.shape[0], *larger, kernel.shape[-1]), x.dtype)
         call = dispatch.call([larger_input, turned], options, implementation)
-        if dispatch.is_plain(_CONV, call) or _is_cropping(cropped):
+        if dispatch.is_plain(_CONV, call):
             return reference.conv_transpose(x, kernel, strides=strides, padding=around)
         return vjp.conv_transpose(x, turned, call, larger)
 

@@ -1,5 +1,6 @@
 """The gradients of convolution, as operations that have implementations of their own."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,23 +9,28 @@ import jax
 from ..dispatch import Call, cotangent, run
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv(x: jax.Array, kernel: jax.Array, call: Call) -> jax.Array:
-    return run("conv", (x, kernel), call)
+def _convolution(operation: str) -> Callable[[jax.Array, jax.Array, Call], jax.Array]:
+    """An operation of x and kernel, with its input and weight gradients, of the same name, for a gradient."""
+
+    @partial(jax.custom_vjp, nondiff_argnums=(2,))
+    def function(x: jax.Array, kernel: jax.Array, call: Call) -> jax.Array:
+        return run(operation, (x, kernel), call)
+
+    def forward(x, kernel, call):
+        return function(x, kernel, call), (x, kernel)
+
+    def backward(call, residuals, g):
+        x, kernel = residuals
+        dx = run(f"{operation}_input_gradient", (g, kernel), call, spatial=x.shape[1:-1])
+        dkernel = run(f"{operation}_weight_gradient", (x, g), call, window=kernel.shape[:-2])
+        return cotangent(x, dx), cotangent(kernel, dkernel)
+
+    function.defvjp(forward, backward)
+    return function
 
 
-def _conv_forward(x, kernel, call):
-    return run("conv", (x, kernel), call), (x, kernel)
-
-
-def _conv_backward(call, residuals, g):
-    x, kernel = residuals
-    dx = run("conv_input_gradient", (g, kernel), call, spatial=x.shape[1:-1])
-    dkernel = run("conv_weight_gradient", (x, g), call, window=kernel.shape[:-2])
-    return cotangent(x, dx), cotangent(kernel, dkernel)
-
-
-conv.defvjp(_conv_forward, _conv_backward)
+conv = _convolution("conv")
+depthwise_conv = _convolution("depthwise_conv")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -37,6 +37,16 @@ def test_a_name_that_cannot_serve_says_why():
         kernels.max_pool(x, window=(2, 2), implementation=[])
 
 
+def test_cutting_the_input_is_plain_lax_s():
+    x = random(1, 6, 6, 2).astype(np.float32)
+    cut = {"window": (2, 2), "strides": 1, "padding": ((-1, 0), (0, -2))}
+    with pytest.raises(ValueError, match="rewritten: negative padding"):
+        kernels.max_pool(x, **cut, implementation="rewritten")
+    np.testing.assert_array_equal(
+        kernels.max_pool(x, **cut), kernels.max_pool(x[:, 1:, :-2], window=(2, 2), strides=1, implementation="xla")
+    )
+
+
 def test_a_list_goes_on_to_the_next():
     x = random(1, 4, 4, 2).astype(np.float16)
     out = kernels.max_pool(x, window=(2, 2), implementation=LAST_RESORT)
