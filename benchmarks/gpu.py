@@ -7,18 +7,13 @@ Every case of the models (`cases.py`) that a kernel serves is first checked agai
 block sizes, taking turns with XLA's own and with the plain-JAX reformulation. Times are medians.
 """
 
-# pyright: reportMissingImports=false
-# zoo.kernels lies in kernels/, which pyright does not know.
-import argparse
-import csv
-import json
+import dataclasses
+import datetime
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,40 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks import tables
+from zoo import command_line
+from zoo.errors import UserError
 from zoo.kernels import dispatch
-from zoo.kernels.arguments import pairs, per_axis
-from zoo.kernels.case import Case
 from zoo.kernels.conv.cases import CASES as CONV
 from zoo.kernels.conv.gpu import TILES
 from zoo.kernels.pool.cases import CASES as POOL
 
-RESULTS = Path(__file__).parent / "results"
-TABLE = Path(dispatch.__file__).parent / "tuned" / "cuda.json"
 ROUNDS = 11
 CALLS = 20  # in one program, so that Python's share of the time is small
 MARGIN = 1.03  # a kernel that wins by less may lose on another day
 TOLERANCE = 1e-2  # of the largest value: bfloat16 keeps 8 bits
 
 type Implementation = tuple[str, tuple[tuple[str, int], ...]]  # name and block sizes
-
-
-def resolved(case: Case) -> tuple[list[jax.ShapeDtypeStruct], dict[str, Any]]:
-    """What a case's public function hands to an implementation: operands with one batch axis, options written out."""
-    (*batch_and_spatial, channels), *others = case.shapes
-    window = case.options["window"] if case.operation.endswith("pool") else others[0][:-2]
-    axes = len(window)
-    batch, spatial = batch_and_spatial[:-axes], batch_and_spatial[-axes:]
-    is_conv = case.operation == "conv"
-    strides = per_axis(case.options.get("strides", 1 if is_conv else window), axes, "strides")
-    dilation = per_axis(case.options.get("dilation", 1), axes, "dilation")
-    padding = pairs(case.options.get("padding", "SAME" if is_conv else "VALID"), spatial, window, strides, dilation)
-    options: dict[str, Any] = {"strides": strides, "padding": padding}
-    if is_conv:
-        options |= {"dilation": dilation, "groups": case.options.get("groups", 1)}
-    else:
-        options = {"window": tuple(window)} | options
-    shapes = [(int(np.prod(batch)), *spatial, channels), *others]
-    return [jax.ShapeDtypeStruct(shape, jnp.dtype(case.dtype)) for shape in shapes], options
 
 
 def candidates(operation: str, operands: list[jax.ShapeDtypeStruct]) -> list[Implementation]:
@@ -138,43 +113,43 @@ def choice(measured: Mapping[Implementation, float]) -> dict[str, Any] | None:
     return {"implementation": name} | ({"blocks": dict(blocks)} if blocks else {})
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tune", action="store_true", help=f"write the winners to {TABLE.name}")
-    tune = parser.parse_args(arguments).tune
+FIELDS = ("case", "model", "operation", "xla us", "rewritten us", "pallas_gpu us", "blocks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Times our GPU kernels against XLA on the GPU of this machine."""
+
+    tune: bool = False
+    """Enter what wins in kernels/tuned/cuda.json, from where `zoo.kernels` takes its choices."""
+
+
+def main(argv: list[str]) -> None:
+    arguments = command_line.parse(Arguments, argv, "python -m benchmarks.gpu")
     try:
-        kind = jax.devices("gpu")[0].device_kind
-    except RuntimeError:
-        print("benchmarks.gpu needs a GPU that JAX can use, and there is none here", file=sys.stderr)
-        sys.exit(2)
-    jax.config.update("jax_default_device", jax.devices("gpu")[0])
+        gpu = jax.devices("gpu")[0]
+    except RuntimeError as error:
+        raise UserError(f"no GPU that JAX can use: {error}") from error
+    jax.config.update("jax_default_device", gpu)
     choices, rows = {}, []
     for case in (case for case in (*POOL, *CONV) if "pallas_gpu" in dispatch.OPERATIONS[case.operation].modules):
-        operands, options = resolved(case)
+        operands, options = case.resolved()
         measured = times(case.operation, operands, options, candidates(case.operation, operands))
-        kernels = {key: value for key, value in measured.items() if key[0] == "pallas_gpu"}
-        ours = min(kernels, key=kernels.__getitem__) if kernels else None
-        row = {
-            "case": case.name,
-            "model": case.model,
-            "operation": case.operation,
-            "xla us": round(measured["xla", ()], 1),
-            "rewritten us": round(measured["rewritten", ()], 1) if ("rewritten", ()) in measured else "",
-            "pallas_gpu us": round(measured[ours], 1) if ours else "",
-            "blocks": " ".join(f"{name}={size}" for name, size in ours[1]) if ours else "refused",
-        }
+        ours = min((key for key in measured if key[0] == "pallas_gpu"), key=measured.__getitem__, default=None)
+        cells = [f"{measured[key]:.1f}" if key in measured else "" for key in (("xla", ()), ("rewritten", ()), ours)]
+        blocks = " ".join(f"{name}={size}" for name, size in ours[1]) if ours else "refused"
+        row = dict(zip(FIELDS, (case.name, case.model, case.operation, *cells, blocks), strict=True))
         rows.append(row)
         print(*row.values(), sep=" | ", flush=True)
         if entry := choice(measured):
             choices[f"{case.operation} {dispatch.describe(operands, options)}"] = entry
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', kind.lower())}-gpu.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    if tune:
-        TABLE.write_text(json.dumps({"device": kind, "choices": choices}, indent=1) + "\n")
+    kind = gpu.device_kind
+    by = f"medians of {ROUNDS} rounds on one {kind}; jax {jax.__version__}; {datetime.date.today().isoformat()}"
+    name = re.sub(r"[^a-z0-9]+", "-", kind.lower())
+    tables.write(tables.RESULTS / f"{name}-gpu.csv", by, FIELDS, rows)
+    if arguments.tune:
+        tables.write_choices("cuda", kind, by, choices)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run("python -m benchmarks.gpu", main)

@@ -12,14 +12,12 @@ import jax.numpy as jnp
 from benchmarks.tpu_static import CHIPS
 from zoo import kernels
 from zoo.kernels import dispatch, reference
-from zoo.kernels.arguments import pairs, per_axis
-from zoo.kernels.case import Case
+from zoo.kernels.case import POOLS, Case
 from zoo.kernels.conv.cases import CASES as CONV
 from zoo.kernels.conv_lstm.cases import CASES as CONV_LSTM
 from zoo.kernels.depthwise.cases import CASES as DEPTHWISE
 from zoo.kernels.pool.cases import CASES as POOL
 
-POOLS = ("max_pool", "avg_pool")
 CASES = (*POOL, *DEPTHWISE, *CONV, *CONV_LSTM)
 
 # XLA in the layout that arrays have here; XLA with the batch beside the channels, which its convolutions like best, at
@@ -71,11 +69,8 @@ def rows() -> tuple[Row, ...]:
 
 def _window_rows(case: Case) -> Iterator[Row]:
     """Convolution and pooling, as the operations that `zoo.kernels.dispatch` knows, on one folded batch axis."""
-    options, axes = _canonical(case)
-    dtype = jnp.dtype(case.dtype)
-    x, *others = case.shapes
-    folded = (math.prod(x[: len(x) - axes - 1]), *x[-axes - 1 :])
-    operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in (folded, *others)]
+    operands, options = case.resolved()
+    x, *others = (operand.shape for operand in operands)
     key = dispatch.describe(operands[: 1 if case.operation in POOLS else 2], options)
     out = jax.eval_shape(functools.partial(getattr(reference, case.operation), **options), *operands)
     flops = 0.0
@@ -105,11 +100,11 @@ def _window_rows(case: Case) -> Iterator[Row]:
         if operation == "max_pool":
             yield row("gradient", f"{operation}_gradient", [*operands, out, out])
         else:
-            yield row("gradient", f"{operation}_gradient", [out], spatial=folded[1:-1])
+            yield row("gradient", f"{operation}_gradient", [out], spatial=x[1:-1])
         return
     yield row("forward", operation, operands)
     if operation != "conv_bias_act_pool":
-        yield row("input gradient", f"{operation}_input_gradient", [out, operands[1]], spatial=folded[1:-1])
+        yield row("input gradient", f"{operation}_input_gradient", [out, operands[1]], spatial=x[1:-1])
         yield row("weight gradient", f"{operation}_weight_gradient", [operands[0], out], window=others[0][:-2])
 
 
@@ -136,27 +131,6 @@ def inside_shapes(row: Row) -> tuple[jax.ShapeDtypeStruct, ...]:
         jax.ShapeDtypeStruct((*a.shape[1:-1], a.shape[0], a.shape[-1]), a.dtype) if role == "batch" else a
         for a, role in moved
     )
-
-
-def _canonical(case: Case) -> tuple[dict[str, Any], int]:
-    """A case's options as the operations take them: everything an axis each, padding as pairs."""
-    given = dict(case.options)
-    pooled = case.operation in POOLS
-    axes = len(given["window"]) if pooled else len(case.shapes[1]) - 2
-    window = tuple(given["window"]) if pooled else case.shapes[1][:-2]
-    strides = per_axis(given.get("strides", window if pooled else 1), axes, "strides")
-    spatial = case.shapes[0][-axes - 1 : -1]
-    padding = pairs(given.get("padding", "VALID" if pooled else "SAME"), spatial, window, strides, (1,) * axes)
-    options: dict[str, Any] = {"strides": strides, "padding": padding}
-    if pooled:
-        return {"window": window} | options, axes
-    if case.operation == "conv":
-        return options | {"dilation": (1,) * axes, "groups": 1}, axes
-    if case.operation == "conv_bias_act_pool":
-        pool = tuple(given["window"])
-        head = {"activation": given["activation"], "window": pool}
-        return head | options | {"pool_strides": pool, "pool_padding": ((0, 0),) * axes}, axes
-    return options, axes
 
 
 def _convolved(case: Case, options: dict[str, Any], operands: Sequence[jax.ShapeDtypeStruct]) -> tuple[int, ...]:

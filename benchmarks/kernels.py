@@ -10,14 +10,10 @@ share is the floor's of the best of ours. `--again --columns pallas_tpu` after a
 see that its source did.
 """
 
-import csv
 import dataclasses
 import datetime
 import fnmatch
 import importlib.metadata
-import io
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +23,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import tables
 from benchmarks.kernel_rows import COLUMNS, Row, inside_shapes, rows
 from benchmarks.tpu_static import EstimateError, check, estimate
 from zoo import command_line
 from zoo.errors import UserError
 from zoo.kernels.dispatch import Refused
 
-RESULTS = Path(__file__).parent / "results"
-TUNED = Path(__file__).parents[1] / "kernels" / "tuned" / "tpu.json"
 RATIOS = ("xla / ours", "xla best / ours", "plain best / pallas")
 FIELDS = ("case", "model", "row", "operation", "shapes", *COLUMNS, "floor", *RATIOS, "roofline", "key", "notes")
 
@@ -75,7 +70,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = command_line.parse(Arguments, argv, "kernels")
+    arguments = command_line.parse(Arguments, argv, "python -m benchmarks.kernels")
     chips = arguments.chip.split(",")
     columns = arguments.columns.split(",")
     for chip in chips:
@@ -145,30 +140,19 @@ def header(chip: str) -> str:
 
 
 def _file(chip: str) -> Path:
-    return RESULTS / f"{chip}-kernels.csv"
+    return tables.RESULTS / f"{chip}-kernels.csv"
 
 
-def read(chip: str) -> dict[tuple[str, str], dict[str, str]]:
+def read(chip: str) -> dict[tuple[str, ...], dict[str, str]]:
     """The table so far, by case and row."""
-    if not _file(chip).exists():
-        return {}
-    lines = _file(chip).read_text().splitlines()[1:]
-    return {(cells["case"], cells["row"]): dict(cells) for cells in csv.DictReader(lines)}
+    return tables.read(_file(chip), "case", "row")
 
 
-def write(chip: str, table: Mapping[tuple[str, str], Mapping[str, str]]) -> None:
+def write(chip: str, table: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
     """The whole table, in the order of the cases, in place of the file that was there."""
-    order = {key: i for i, key in enumerate((row.case.name, row.name) for row in rows())}
-    text = io.StringIO()
-    print(f"# {header(chip)}", file=text)
-    writer: csv.DictWriter[str] = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
+    order: dict[tuple[str, ...], int] = {(row.case.name, row.name): i for i, row in enumerate(rows())}
     ordered = sorted(table, key=lambda key: order.get(key, len(order)))
-    writer.writerows({**table[key], **ratios(table[key])} for key in ordered)
-    RESULTS.mkdir(exist_ok=True)
-    partial = _file(chip).with_suffix(".partial")
-    partial.write_text(text.getvalue())
-    os.replace(partial, _file(chip))
+    tables.write(_file(chip), header(chip), FIELDS, ({**table[key], **ratios(table[key])} for key in ordered))
 
 
 def _microseconds(cells: Mapping[str, str], columns: Iterable[str]) -> float:
@@ -208,7 +192,7 @@ def _gain(cells: Mapping[str, str], column: str) -> float:
     return _microseconds(cells, COLUMNS[:2]) / time if time < float("inf") else 0.0
 
 
-def tune(tables: Sequence[Mapping[tuple[str, str], Mapping[str, str]]], chips: Sequence[str]) -> None:
+def tune(measured: Sequence[Mapping[tuple[str, ...], Mapping[str, str]]], chips: Sequence[str]) -> None:
     """Writes the choices: what beats XLA's best form on every chip, in models that were seen to gain by such.
 
     Rows that dispatch cannot tell apart, as a ConvLSTM's forward pass and training step, choose together: none of them
@@ -216,14 +200,13 @@ def tune(tables: Sequence[Mapping[tuple[str, str], Mapping[str, str]]], chips: S
     """
     alike: dict[str, list[Mapping[str, str]]] = {}
     blocks: dict[str, dict[str, int]] = {}
-    for key in sorted(set.intersection(*map(set, tables))):
-        cells = [table[key] for table in tables]
+    for key in sorted(set.intersection(*map(set, measured))):
+        cells = [table[key] for table in measured]
         if cells[0]["model"].split()[0] in HELPED and all(_is_measured(c) for c in cells):
             choice = f"{cells[0]['operation']} {cells[0]['key']}"
             alike.setdefault(choice, []).extend(cells)
             blocks |= {choice: BLOCKS[key]} if key in BLOCKS else {}
-    before = json.loads(TUNED.read_text())["choices"] if TUNED.exists() else {}
-    choices: dict[str, Any] = before | {key: {"implementation": name} for key, name in OTHERWISE.items()}
+    choices: dict[str, Any] = tables.choices("tpu") | {key: {"implementation": name} for key, name in OTHERWISE.items()}
     for choice, cells in alike.items():
         gains = {column: min(_gain(c, column) for c in cells) for column in COLUMNS[2:]}
         name = max(gains, key=lambda column: (gains[column], -sum(_microseconds(c, [column]) for c in cells)))
@@ -231,13 +214,10 @@ def tune(tables: Sequence[Mapping[tuple[str, str], Mapping[str, str]]], chips: S
         choices[choice] = {"implementation": name}
         if name == "pallas_tpu" and choice in blocks:
             choices[choice]["blocks"] = blocks[choice]
-    text = json.dumps({"device": ", ".join(chips), "by": header(" and ".join(chips)), "choices": choices}, indent=1)
-    partial = TUNED.with_suffix(".partial")
-    partial.write_text(text + "\n")
-    os.replace(partial, TUNED)
-    print(f"{len(choices)} choices in {TUNED}")
+    tables.write_choices("tpu", ", ".join(chips), header(" and ".join(chips)), choices)
+    print(f"{len(choices)} choices for TPUs")
 
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
-    command_line.run("kernels", main)
+    command_line.run("python -m benchmarks.kernels", main)

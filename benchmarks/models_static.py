@@ -6,11 +6,8 @@ only what is missing is measured, unless `--again` says otherwise.
 """
 
 import contextlib
-import csv
 import dataclasses
 import functools
-import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,8 @@ from flax import nnx
 from rich.console import Console
 
 import zoo
-from benchmarks.kernels import RESULTS, header, ready
+from benchmarks import tables
+from benchmarks.kernels import header, ready
 from benchmarks.tpu_static import Estimate, EstimateError, estimate
 from zoo import command_line
 from zoo.errors import UserError
@@ -65,12 +63,14 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = command_line.parse(Arguments, argv, "models_static")
+    arguments = command_line.parse(Arguments, argv, "python -m benchmarks.models_static")
     ready(arguments.chip, _file(arguments.chip))
     console = Console(width=160)
-    for name in arguments.model.split(","):
+    names = arguments.model.split(",")
+    for name in names:
         if name not in INPUTS:
             raise UserError(f"no input is known for {name!r}; there are {', '.join(INPUTS)}")
+    for name in names:
         what = "training step" if arguments.train else "inference"
         row = {"model": name, "pass": what, "input": "x".join(map(str, INPUTS[name]))}
         row |= read(arguments.chip).get((name, what), {})
@@ -146,30 +146,19 @@ def flops(name: str, *, train: bool) -> float:
 
 
 def _file(chip: str) -> Path:
-    return RESULTS / f"{chip}-models.csv"
+    return tables.RESULTS / f"{chip}-models.csv"
 
 
-def read(chip: str) -> dict[tuple[str, str], dict[str, str]]:
-    if not _file(chip).exists():
-        return {}
-    lines = _file(chip).read_text().splitlines()[1:]
-    return {(cells["model"], cells["pass"]): dict(cells) for cells in csv.DictReader(lines)}
+def read(chip: str) -> dict[tuple[str, ...], dict[str, str]]:
+    return tables.read(_file(chip), "model", "pass")
 
 
 def write(chip: str, row: dict[str, str]) -> None:
     """The table with this row in it, in place of the file that was there."""
     table = read(chip) | {(row["model"], row["pass"]): row}
-    text = io.StringIO()
-    print(f"# {header(chip)}", file=text)
-    writer: csv.DictWriter[str] = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table[key] for key in sorted(table))
-    RESULTS.mkdir(exist_ok=True)
-    partial = _file(chip).with_suffix(".partial")
-    partial.write_text(text.getvalue())
-    os.replace(partial, _file(chip))
+    tables.write(_file(chip), header(chip), FIELDS, (table[key] for key in sorted(table)))
 
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
-    command_line.run("models_static", main)
+    command_line.run("python -m benchmarks.models_static", main)

@@ -66,7 +66,7 @@ def run(monkeypatch: pytest.MonkeyPatch, main, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["zoo", *arguments])
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # to be put back
     with pytest.raises(SystemExit) as leaving:
-        command_line.run("test", main)
+        command_line.run("zoo test", main)
     return leaving.value.code
 
 
@@ -119,9 +119,9 @@ class Arguments:
 
 
 def test_parse():
-    assert command_line.parse(Arguments, ["--often", "3", "--loud"], "do") == Arguments(3, loud=True)
+    assert command_line.parse(Arguments, ["--often", "3", "--loud"], "zoo do") == Arguments(3, loud=True)
     with pytest.raises(UserError, match="--often INT How often") as error:
-        command_line.parse(Arguments, [], "do")
+        command_line.parse(Arguments, [], "zoo do")
     assert str(error.value).endswith("run: zoo do --help")
 
 

@@ -16,7 +16,7 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point of the console command `zoo`."""
-    command_line.run("", _dispatch)
+    command_line.run("zoo", _dispatch)
 
 
 def _dispatch(argv: list[str]) -> None:

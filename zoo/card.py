@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     table = Table(box=None, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for what, value in _rows(zoo.card(command_line.parse(Arguments, argv, "card").name)):
+    for what, value in _rows(zoo.card(command_line.parse(Arguments, argv, "zoo card").name)):
         table.add_row(what, escape(value))
     Console().print(table)
 
@@ -61,7 +61,7 @@ def _origin(source: WeightSource) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run("card", main)
+    command_line.run("zoo card", main)
 else:
     # A submodule becomes an attribute of its package: `import zoo.card` must leave `zoo.card` the function that it is.
     sys.modules[__name__] = zoo.card  # pyright: ignore[reportArgumentType]

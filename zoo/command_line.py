@@ -17,12 +17,11 @@ import tyro
 from zoo.errors import UserError
 
 
-def run(name: str, main: Callable[[list[str]], None]) -> NoReturn:
-    """Runs `main(arguments)` of the command `zoo <name>` and leaves the process.
+def run(program: str, main: Callable[[list[str]], None]) -> NoReturn:
+    """Runs `main(arguments)` of a command, `program` as one types it ("zoo predict"), and leaves the process.
 
     Warnings, which is how the library gives notice, become one line on stderr each.
     """
-    program = f"zoo {name}".strip()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         _tell(program, f"note: {message}")
@@ -44,8 +43,8 @@ def run(name: str, main: Callable[[list[str]], None]) -> NoReturn:
     sys.exit(0)
 
 
-def parse[T](arguments: type[T], argv: Sequence[str], name: str) -> T:
-    """An instance of the dataclass `arguments`, whose fields are the flags of `zoo <name>`, as `argv` says.
+def parse[T](arguments: type[T], argv: Sequence[str], program: str) -> T:
+    """An instance of the dataclass `arguments`, whose fields are the flags of `program`, as `argv` says.
 
     Booleans are plain flags (`--json`). `--help` prints the docstrings and leaves.
 
@@ -55,7 +54,7 @@ def parse[T](arguments: type[T], argv: Sequence[str], name: str) -> T:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.cli(arguments, args=argv, prog=f"zoo {name}", config=_STYLE)
+            return tyro.cli(arguments, args=argv, prog=program, config=_STYLE)
     except SystemExit as leaving:
         if leaving.code == 0:  # --help
             raise

@@ -23,7 +23,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = command_line.parse(Arguments, argv, "list")
+    arguments = command_line.parse(Arguments, argv, "zoo list")
     pattern = arguments.pattern
     names = registry.list_models(pattern)
     if not names:
@@ -54,4 +54,4 @@ def markdown(names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run("list", main)
+    command_line.run("zoo list", main)

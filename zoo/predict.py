@@ -24,7 +24,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = command_line.parse(Arguments, argv, "predict")
+    arguments = command_line.parse(Arguments, argv, "zoo predict")
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top} asks for no label; give 1 or more")
     task = registry.card(arguments.model).task
@@ -63,4 +63,4 @@ def _print_table(arguments: Arguments, answers: list[tuple[str, float]]) -> None
 
 
 if __name__ == "__main__":
-    command_line.run("predict", main)
+    command_line.run("zoo predict", main)

@@ -57,7 +57,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = command_line.parse(Arguments, argv, "train")
+    arguments = command_line.parse(Arguments, argv, "zoo train")
     hub.use_compilation_cache()
     config, folder = _resumed_run(arguments, arguments.resume) if arguments.resume else _new_run(arguments)
     train(config, folder)
@@ -335,4 +335,4 @@ def _resume_command(config: TrainConfig, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run("train", main)
+    command_line.run("zoo train", main)

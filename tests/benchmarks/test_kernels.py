@@ -1,12 +1,11 @@
 """The kernel table: what it keeps, what it refuses, and which choices follow from it. Nothing is compiled here."""
 
 import importlib.util
-import json
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import kernels, models_static
+from benchmarks import kernels, models_static, tables
 from benchmarks.kernel_rows import rows
 from benchmarks.tpu_static import CHIPS, EstimateError
 from zoo.errors import UserError
@@ -17,8 +16,8 @@ ONE = "i3d mixed 3b branch 3"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty place for tables and choices, and a compiler that is never asked."""
-    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
-    monkeypatch.setattr(kernels, "TUNED", tmp_path / "tpu.json")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "TUNED", tmp_path)
     monkeypatch.setattr(kernels, "check", lambda chip: None)
     monkeypatch.setattr(kernels, "versions", lambda: "jax 1, libtpu 1")
     return tmp_path
@@ -44,9 +43,9 @@ def cells(**known):
     return dict.fromkeys(kernels.FIELDS, "") | {"model": "i3d", "operation": "conv", "key": "shape"} | known
 
 
-def choices(*tables, chips=("v5e", "v6e")):
-    kernels.tune(tables, chips[: len(tables)])
-    return json.loads(kernels.TUNED.read_text())["choices"]
+def choices(*measured, chips=("v5e", "v6e")):
+    kernels.tune(measured, chips[: len(measured)])
+    return tables.choices("tpu")
 
 
 @pytest.mark.parametrize("command", [kernels, models_static])
@@ -62,7 +61,7 @@ def test_a_chip_that_cannot_be_judged_is_one_line(command, chip, why):
 def test_without_the_compiler_nothing_is_written(command, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "libtpu" else find(name))
-    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(UserError, match="the TPU compiler is not installed: uv sync --extra tpu"):
         command.main(["--chip", "v5e"])
     assert not list(tmp_path.iterdir())
@@ -102,6 +101,12 @@ def test_figures_of_two_compilers_do_not_share_a_table(folder, times, monkeypatc
         kernels.main(["--chip", "v5e", "--only", ONE, "--again"])
 
 
+def test_a_model_that_is_not_known_is_told_before_any_is_compiled(folder, monkeypatch):
+    monkeypatch.setattr(models_static, "estimate", lambda *_, **__: pytest.fail("compiled"))
+    with pytest.raises(UserError, match="no input is known for 'nope'; there are i3d"):
+        models_static.main(["--model", "i3d,nope"])
+
+
 @pytest.mark.parametrize("arguments", [["--only", "no such case"], ["--columns", "fastest"], ["--tune", "tpu"]])
 def test_what_is_not_there_is_a_mistake_of_the_user(folder, arguments):
     with pytest.raises(UserError):
@@ -120,7 +125,7 @@ def test_a_kernel_has_to_beat_the_best_form_of_xla(folder):
 
 
 def test_what_was_not_tried_is_not_chosen_and_stays_as_it_was(folder):
-    kernels.TUNED.write_text(json.dumps({"choices": {"conv shape": {"implementation": "pallas_tpu"}}}))
+    tables.write_choices("tpu", "v5e", "hand", {"conv shape": {"implementation": "pallas_tpu"}})
     for untried in (cells(rewritten="5", pallas_tpu="5"), cells(xla="10", rewritten="5")):
         assert choices({("a", "forward"): untried})["conv shape"] == {"implementation": "pallas_tpu"}
     assert choices({})["conv shape"] == {"implementation": "pallas_tpu"}

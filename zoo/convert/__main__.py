@@ -25,7 +25,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = command_line.parse(Arguments, argv, "convert")
+    arguments = command_line.parse(Arguments, argv, "zoo convert")
 
     from flax import nnx  # after the mistakes that can be told without waiting for JAX
 
@@ -46,4 +46,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run("convert", main)
+    command_line.run("zoo convert", main)
