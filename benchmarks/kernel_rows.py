@@ -108,8 +108,8 @@ def _window_rows(case: Case) -> Iterator[Row]:
         yield row("weight gradient", f"{operation}_weight_gradient", [operands[0], out], window=others[0][:-2])
 
 
-def _implementation(operation: str, name: str, options: dict[str, Any], *operands: jax.Array) -> jax.Array:
-    return dispatch.implementation(operation, name)(*operands, **options)
+def _implementation(operation: str, name: str, options: dict[str, Any], *operands: jax.Array, **blocks: int):
+    return dispatch.implementation(operation, name)(*operands, **options, **blocks)
 
 
 def _batch_inside(function, batched: Sequence[bool], out_is_batched: bool, *operands: jax.Array) -> jax.Array:

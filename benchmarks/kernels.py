@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import tables
+from benchmarks import kernel_blocks, tables
 from benchmarks.kernel_rows import COLUMNS, Row, inside_shapes, rows
 from benchmarks.tpu_static import EstimateError, check, estimate
 from zoo import command_line
@@ -38,6 +38,9 @@ PATIENCE = 100
 
 # A choice has to beat XLA by this much on every chip: the clock's own doubt about programs of another make.
 MARGIN = 1.03
+
+# Block sizes are looked for where our kernel's own choice takes less than twice XLA's best form.
+NEAR = 0.5
 
 # The models in which choices were found to help, by `benchmarks.models_static`. Beside other operations a kernel may
 # cost copies that it does not cost alone, so a win in the table is not yet one in a model.
@@ -65,6 +68,8 @@ class Arguments:
     """Which of the formulations to measure."""
     again: bool = False
     """Measure what the table has already, too."""
+    blocks: bool = False
+    """Try other block sizes for our kernels, where they come near XLA, in place of measuring formulations."""
     tune: bool = False
     """Write what won everywhere into kernels/tuned/tpu.json."""
 
@@ -85,11 +90,18 @@ def main(argv: list[str]) -> None:
     for chip in chips:
         table = read(chip)
         for row in track(chosen, description=chip, console=Console(stderr=True)):
-            measure(row, chip, columns, table, again=arguments.again)
+            if not arguments.blocks:
+                measure(row, chip, columns, table, again=arguments.again)
+            elif (
+                _may_be_chosen(row.case.model) and _gain(table.get((row.case.name, row.name), {}), "pallas_tpu") > NEAR
+            ):
+                kernel_blocks.search(row, chip, PATIENCE, header(chip))
+        if arguments.blocks:
+            continue
         write(chip, table)
         show(chip, [table[row.case.name, row.name] for row in chosen])
     if arguments.tune:
-        tune([read(chip) for chip in chips], chips)
+        tune(chips)
 
 
 def measure(row: Row, chip: str, columns: Sequence[str], table: dict, *, again: bool) -> None:
@@ -156,7 +168,7 @@ def write(chip: str, table: Mapping[tuple[str, ...], Mapping[str, str]]) -> None
 
 
 def _microseconds(cells: Mapping[str, str], columns: Iterable[str]) -> float:
-    return min((float(cells[c]) for c in columns if cells[c] not in ("", "-")), default=float("inf"))
+    return min((float(cells[c]) for c in columns if cells.get(c, "") not in ("", "-")), default=float("inf"))
 
 
 def ratios(cells: Mapping[str, str]) -> dict[str, str]:
@@ -181,6 +193,10 @@ def show(chip: str, every: Sequence[Mapping[str, str]]) -> None:
     Console(width=180).print(table)
 
 
+def _may_be_chosen(model: str) -> bool:
+    return model.split()[0] in HELPED
+
+
 def _is_measured(cells: Mapping[str, str]) -> bool:
     """Whether XLA and our kernel were tried; XLA taking longer to compile than anyone waits is an answer, too."""
     return cells["xla"] != "" and cells["pallas_tpu"] != ""
@@ -192,20 +208,25 @@ def _gain(cells: Mapping[str, str], column: str) -> float:
     return _microseconds(cells, COLUMNS[:2]) / time if time < float("inf") else 0.0
 
 
-def tune(measured: Sequence[Mapping[tuple[str, ...], Mapping[str, str]]], chips: Sequence[str]) -> None:
+def tune(chips: Sequence[str]) -> None:
     """Writes the choices: what beats XLA's best form on every chip, in models that were seen to gain by such.
 
     Rows that dispatch cannot tell apart, as a ConvLSTM's forward pass and training step, choose together: none of them
     may lose. Rows where XLA or our kernel was not tried yet choose nothing, and choices made before for them stay.
     """
+    measured, searched = [read(chip) for chip in chips], [kernel_blocks.read(chip) for chip in chips]
     alike: dict[str, list[Mapping[str, str]]] = {}
     blocks: dict[str, dict[str, int]] = {}
     for key in sorted(set.intersection(*map(set, measured))):
         cells = [table[key] for table in measured]
-        if cells[0]["model"].split()[0] in HELPED and all(_is_measured(c) for c in cells):
+        if _may_be_chosen(cells[0]["model"]) and all(_is_measured(c) for c in cells):
             choice = f"{cells[0]['operation']} {cells[0]['key']}"
+            if key in BLOCKS:
+                blocks[choice] = BLOCKS[key]
+            elif found := kernel_blocks.best(key, searched):
+                blocks[choice], times = found
+                cells = [{**c, "pallas_tpu": f"{time}"} for c, time in zip(cells, times, strict=True)]
             alike.setdefault(choice, []).extend(cells)
-            blocks |= {choice: BLOCKS[key]} if key in BLOCKS else {}
     choices: dict[str, Any] = tables.choices("tpu") | {key: {"implementation": name} for key, name in OTHERWISE.items()}
     for choice, cells in alike.items():
         gains = {column: min(_gain(c, column) for c in cells) for column in COLUMNS[2:]}

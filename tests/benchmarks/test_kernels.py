@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import kernels, models_static, tables
+from benchmarks import kernel_blocks, kernels, models_static, tables
 from benchmarks.kernel_rows import rows
 from benchmarks.tpu_static import CHIPS, EstimateError
 from zoo.errors import UserError
@@ -40,12 +40,27 @@ def times(monkeypatch):
 
 
 def cells(**known):
-    return dict.fromkeys(kernels.FIELDS, "") | {"model": "i3d", "operation": "conv", "key": "shape"} | known
+    return (
+        dict.fromkeys(kernels.FIELDS, "") | {"model": "i3d", "operation": "conv", "key": "shape", "floor": "1"} | known
+    )
 
 
-def choices(*measured, chips=("v5e", "v6e")):
-    kernels.tune(measured, chips[: len(measured)])
+def choices(*measured):
+    """What is chosen after these tables, one a chip."""
+    chips = ("v5e", "v6e")[: len(measured)]
+    for chip, table in zip(chips, measured, strict=True):
+        kernels.write(chip, {key: row | dict(zip(("case", "row"), key, strict=True)) for key, row in table.items()})
+    kernels.tune(chips)
     return tables.choices("tpu")
+
+
+def blocks(chip, **microseconds):
+    """Keeps the times of block sizes that were tried for the row ("a", "forward")."""
+    found = (
+        {"case": "a", "row": "forward", "blocks": b.replace("_", "="), "microseconds": t}
+        for b, t in microseconds.items()
+    )
+    tables.write(tables.RESULTS / f"{chip}-blocks.csv", "by hand", kernel_blocks.FIELDS, found)
 
 
 @pytest.mark.parametrize("command", [kernels, models_static])
@@ -140,6 +155,38 @@ def test_rows_that_dispatch_cannot_tell_apart_choose_together(folder):
     for forward, step in ((faster, slower), (slower, faster)):
         table = {("a", "forward"): forward, ("a", "training step"): step}
         assert choices(table)["conv shape"] == {"implementation": "xla"}
+
+
+def test_block_sizes_that_win_on_all_chips_together_are_chosen_with_their_times(folder):
+    lost = {("a", "forward"): cells(xla="10", pallas_tpu="11")}
+    blocks("v5e", own=11, lines_448=6, lines_896=9)
+    blocks("v6e", own=11, lines_448=12, lines_896=9, features_128=1)
+    # 6 and 12 make less than 9 and 9, but 12 loses to XLA; sizes tried on one chip only count for nothing.
+    assert choices(lost, lost)["conv shape"] == {"implementation": "xla"}
+    blocks("v5e", own=11, lines_448=8, lines_896=9)
+    blocks("v6e", own=11, lines_448=9, lines_896=9, features_128=1)
+    assert choices(lost, lost)["conv shape"] == {"implementation": "pallas_tpu", "blocks": {"lines": 448}}
+    blocks("v6e", own=11)
+    assert choices(lost, lost)["conv shape"] == {"implementation": "xla"}
+
+
+def test_the_search_goes_on_where_it_was_and_skips_what_is_far_from_xla(folder, times, monkeypatch):
+    monkeypatch.setattr(kernel_blocks, "estimate", kernels.estimate)
+    # Of 192 channels the kernel takes 128 at once by itself.
+    monkeypatch.setitem(kernel_blocks.TRIED, "max_pool", {"channels": (128, 192)})
+    measured = ["--chip", "v5e", "--only", ONE, "--columns", "xla,pallas_tpu"]
+    kernels.main([*measured, "--blocks"])
+    assert not times.asked
+    times.answers += [50.0, 33.0, 50.0, 101.0]
+    kernels.main(measured)
+    times.answers += [33.0, KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        kernels.main([*measured, "--blocks"])
+    times.answers += [EstimateError("too slow")]
+    kernels.main([*measured, "--blocks"])
+    assert not times.answers
+    table = {blocks: row["microseconds"] or row["notes"] for (_, _, blocks), row in kernel_blocks.read("v5e").items()}
+    assert table == {"own": "33.0", "channels=128": "the same program as one above", "channels=192": "too slow"}
 
 
 def test_the_floor_holds_what_every_program_has_to_move():
