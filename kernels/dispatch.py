@@ -26,6 +26,10 @@ NAMES = ("xla", "rewritten", "pallas_tpu", "pallas_gpu")
 _PLATFORMS = ("tpu", "cuda", "cpu")
 _KERNEL_DTYPES = (jnp.float32, jnp.bfloat16)
 _preferred: ContextVar[tuple[str, ...] | None] = ContextVar("preferred", default=None)
+_listeners: ContextVar[list["Heard"] | None] = ContextVar("listeners", default=None)
+
+type Heard = tuple[str, tuple[Any, ...], Mapping[str, Any]]
+"""An operation, its operands' shapes and dtypes with one batch axis, and its options."""
 
 
 class Refused(Exception):  # noqa: N818, it is an answer, not a fault
@@ -53,6 +57,7 @@ class Call:
     options: tuple[tuple[str, Any], ...]
     preference: tuple[str, ...] | None
     shapes: str
+    kind: str
 
 
 OPERATIONS = {
@@ -146,11 +151,22 @@ def prefer(*names: str) -> Iterator[None]:
         _preferred.reset(token)
 
 
+@contextmanager
+def listening() -> Iterator[list[Heard]]:
+    """Collects the calls that are traced within: tuning measures what models call."""
+    heard: list[Heard] = []
+    token = _listeners.set(heard)
+    try:
+        yield heard
+    finally:
+        _listeners.reset(token)
+
+
 @cache
 def _tuned(platform: str) -> Mapping[str, Mapping[str, Any]]:
     """What was measured on a platform: operation and shapes to an implementation's name and its block sizes.
 
-    An operation and its number of axes alone stand for all shapes that were not measured.
+    Shapes that were not measured take what was best for their kind, or else for their number of axes.
     """
     file = resources.files(__package__).joinpath("tuned", f"{platform}.json")
     return json.loads(file.read_text())["choices"] if file.is_file() else {}
@@ -159,13 +175,20 @@ def _tuned(platform: str) -> Mapping[str, Mapping[str, Any]]:
 def _choice(platform: str, operation: str, call: Call) -> Mapping[str, Any] | None:
     table = _tuned(platform)
     axes = len(dict(call.options).get("strides", ()))
-    choice = table.get(f"{operation} {call.shapes}", table.get(f"{operation} of {axes} axes"))
+    names = (f"{operation} {call.shapes}", f"{operation} of {call.kind}", f"{operation} of {axes} axes")
+    choice = next((table[name] for name in names if name in table), None)
     return None if choice is None or choice["implementation"] == "xla" else choice
 
 
-def call(operands: Sequence[Any], options: Mapping[str, Any], asked: str | Sequence[str] | None) -> Call:
+def call(
+    operation: str, operands: Sequence[Any], options: Mapping[str, Any], asked: str | Sequence[str] | None
+) -> Call:
     """The call of a public function with these operands, x first, and options; `asked` is its `implementation`."""
-    return Call(tuple(options.items()), preference(asked), describe(operands, options))
+    heard = _listeners.get()
+    if heard is not None:
+        shapes = (None if o is None else jax.ShapeDtypeStruct(o.shape, o.dtype) for o in operands)
+        heard.append((operation, tuple(shapes), options))
+    return Call(tuple(options.items()), preference(asked), describe(operands, options), kind(operands, options))
 
 
 def describe(operands: Sequence[Any], options: Mapping[str, Any]) -> str:
@@ -180,6 +203,14 @@ def describe(operands: Sequence[Any], options: Mapping[str, Any]) -> str:
         *("-" if o is None else "x".join(map(str, o.shape)) for o in others),
     ]
     return " ".join(words + [f"{name}={_written(value)}" for name, value in options.items()])
+
+
+def kind(operands: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """What calls have in common that differ in sizes and channels alone: `3x3 strides=1,1 dilation=1,1`."""
+    window = options.get("window") or (() if len(operands) < 2 else operands[1].shape[:-2])
+    same = {name: options[name] for name in ("strides", "dilation") if name in options}
+    words = ["x".join(map(str, window)), *(f"{name}={_written(value)}" for name, value in same.items())]
+    return " ".join(words + ["grouped"] * (options.get("groups", 1) > 1))
 
 
 def _written(value: Any) -> str:
@@ -232,10 +263,10 @@ def _serve(name: str, operation: str, options: Mapping[str, Any], operands: tupl
     if name != "xla" and any(min(pair) < 0 for key in ("padding", "pool_padding") for pair in options.get(key) or ()):
         raise Refused("negative padding, which cuts the input, is plain lax's")
     function = partial(implementation(operation, name), **options)
-    if not name.startswith("pallas"):
+    if name == "xla":
         return function(*operands)
     for leaf in jax.tree.leaves(operands):
-        if leaf.dtype not in _KERNEL_DTYPES:
+        if name.startswith("pallas") and leaf.dtype not in _KERNEL_DTYPES:
             raise Refused(f"kernels compute in float32 and bfloat16, not {leaf.dtype}")
     roles = OPERATIONS[operation].operands
     return (

@@ -40,7 +40,7 @@ def conv(
     options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
 
     def fold(x):
-        call = dispatch.call([x, kernel], options, implementation)
+        call = dispatch.call("conv", [x, kernel], options, implementation)
         if dispatch.is_plain(_CONV, call):
             return reference.conv(x, kernel, **options)
         return vjp.conv(x, kernel, call)
@@ -86,7 +86,7 @@ def conv_transpose(
 
     def fold(x):
         larger_input = jax.ShapeDtypeStruct((x.shape[0], *larger, kernel.shape[-1]), x.dtype)
-        call = dispatch.call([larger_input, turned], options, implementation)
+        call = dispatch.call("conv", [larger_input, turned], options, implementation)
         if dispatch.is_plain(_CONV, call):
             return reference.conv_transpose(x, kernel, strides=strides, padding=around)
         return vjp.conv_transpose(x, turned, call, larger)
@@ -176,7 +176,7 @@ def conv_bias_act_pool(
 
     def fold(x, *residuals):
         residual = residuals[0] if residuals else None
-        call = dispatch.call([x, kernel, residual], options, implementation)
+        call = dispatch.call("conv_bias_act_pool", [x, kernel, residual], options, implementation)
         if dispatch.is_plain(("conv_bias_act_pool",), call):
             return apart(x, kernel, bias, residual)
         return vjp.conv_bias_act_pool(x, kernel, bias, residual, call, apart)

@@ -34,7 +34,8 @@ def conv_lstm(
     for state in initial_state or ():
         if state.shape != (x.shape[0], *x.shape[2:4], bias.shape[0] // 4):
             raise ValueError(f"conv_lstm: a state {state.shape} does not fit x {x.shape} and bias {bias.shape}")
-    call = dispatch.call([x, kernel], {"peephole": None if peephole is None else True}, implementation)
+    options = {"peephole": None if peephole is None else True}
+    call = dispatch.call("conv_lstm", [x, kernel], options, implementation)
     arrays = {"initial_state": initial_state, "peephole": peephole}
     if dispatch.is_plain(("conv_lstm",), call):
         return reference.conv_lstm(x, kernel, bias, **arrays)
@@ -61,7 +62,7 @@ def conv_lstm_stack(
     for kernel, bias in layers:
         _check(below, kernel, bias)
         below = jax.ShapeDtypeStruct((*x.shape[:-1], bias.shape[0] // 4), x.dtype)
-    call = dispatch.call([x, *(kernel for kernel, _ in layers)], {}, implementation)
+    call = dispatch.call("conv_lstm_stack", [x, *(kernel for kernel, _ in layers)], {}, implementation)
     if dispatch.is_plain(("conv_lstm_stack",), call):
         return reference.conv_lstm_stack(x, layers)
     return dispatch.run("conv_lstm_stack", (x, layers), call)

@@ -33,7 +33,7 @@ def depthwise_conv(
     operations = ("depthwise_conv", "depthwise_conv_input_gradient", "depthwise_conv_weight_gradient")
 
     def fold(x):
-        call = dispatch.call([x, kernel], options, implementation)
+        call = dispatch.call("depthwise_conv", [x, kernel], options, implementation)
         if dispatch.is_plain(operations, call):
             return reference.depthwise_conv(x, kernel, **options)
         return vjp.depthwise_conv(x, kernel, call)

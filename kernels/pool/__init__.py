@@ -57,7 +57,7 @@ def _pool(operation, x, window, strides, padding, implementation):
     options = {"window": window, "strides": strides, "padding": padding}
 
     def fold(x):
-        call = dispatch.call([x], options, implementation)
+        call = dispatch.call(operation, [x], options, implementation)
         if dispatch.is_plain((operation, f"{operation}_gradient"), call):
             return getattr(reference, operation)(x, **options)
         return getattr(vjp, operation)(x, call)
