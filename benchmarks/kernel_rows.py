@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,15 +70,12 @@ def rows() -> tuple[Row, ...]:
 def _window_rows(case: Case) -> Iterator[Row]:
     """Convolution and pooling, as the operations that `zoo.kernels.dispatch` knows, on one folded batch axis."""
     operands, options = case.resolved()
-    x, *others = (operand.shape for operand in operands)
     key = dispatch.describe(operands[: 1 if case.operation in POOLS else 2], options)
-    out = jax.eval_shape(functools.partial(getattr(reference, case.operation), **options), *operands)
     flops = 0.0
     if case.operation.startswith(("conv", "depthwise")):
-        flops = 2.0 * math.prod(others[0][:-1]) * math.prod(_convolved(case, options, operands))
+        flops = 2.0 * math.prod(operands[1].shape[:-1]) * math.prod(_convolved(case, options, operands))
 
-    def row(name: str, operation: str, operands: Sequence[jax.ShapeDtypeStruct], **more: Any) -> Row:
-        every = options | more
+    def row(name: str, operation: str, operands: Sequence[jax.ShapeDtypeStruct], every: dict[str, Any]) -> Row:
         batched = [role == "batch" for role in dispatch.OPERATIONS[operation].operands or ()][: len(operands)]
         out_is_batched = dispatch.OPERATIONS[operation].results == ("batch",)
         programs: dict[str, Callable[..., Any]] = {}
@@ -94,18 +91,26 @@ def _window_rows(case: Case) -> Iterator[Row]:
         read = [operands[0], *operands[2:]] if operation == "max_pool_gradient" else operands
         return Row(case, name, operation, key, tuple(operands), programs, flops, (*read, result))
 
-    operation = case.operation
-    if operation in POOLS:
-        yield row("forward", operation, operands)
-        if operation == "max_pool":
-            yield row("gradient", f"{operation}_gradient", [*operands, out, out])
-        else:
-            yield row("gradient", f"{operation}_gradient", [out], spatial=x[1:-1])
-        return
-    yield row("forward", operation, operands)
-    if operation != "conv_bias_act_pool":
-        yield row("input gradient", f"{operation}_input_gradient", [out, operands[1]], spatial=x[1:-1])
-        yield row("weight gradient", f"{operation}_weight_gradient", [operands[0], out], window=others[0][:-2])
+    for name, operation, of_pass, every in passes(case.operation, operands, options):
+        yield row(name, operation, of_pass, every)
+
+
+def passes(
+    operation: str, operands: Sequence[jax.ShapeDtypeStruct], options: Mapping[str, Any]
+) -> Iterator[tuple[str, str, list[jax.ShapeDtypeStruct], dict[str, Any]]]:
+    """The forward pass of a call and its gradients: name, operation, operands, options."""
+    x, *others = operands
+    out = jax.eval_shape(functools.partial(getattr(reference, operation), **options), *operands)
+    yield "forward", operation, list(operands), dict(options)
+    spatial = {"spatial": x.shape[1:-1]}
+    if operation == "max_pool":
+        yield "gradient", "max_pool_gradient", [x, out, out], dict(options)
+    elif operation == "avg_pool":
+        yield "gradient", "avg_pool_gradient", [out], {**options, **spatial}
+    elif operation != "conv_bias_act_pool":
+        yield "input gradient", f"{operation}_input_gradient", [out, others[0]], {**options, **spatial}
+        window = {"window": others[0].shape[:-2]}
+        yield "weight gradient", f"{operation}_weight_gradient", [x, out], {**options, **window}
 
 
 def _implementation(operation: str, name: str, options: dict[str, Any], *operands: jax.Array, **blocks: int):

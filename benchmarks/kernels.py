@@ -16,14 +16,14 @@ import fnmatch
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import kernel_blocks, tables
+from benchmarks import kernel_blocks, on_device, tables
 from benchmarks.kernel_rows import COLUMNS, Row, inside_shapes, rows
 from benchmarks.tpu_static import EstimateError, check, estimate
 from zoo import command_line
@@ -70,12 +70,18 @@ class Arguments:
     """Measure what the table has already, too."""
     blocks: bool = False
     """Try other block sizes for our kernels, where they come near XLA, in place of measuring formulations."""
-    tune: bool = False
-    """Write what won everywhere into kernels/tuned/tpu.json."""
+    tune: Literal["tpu", "cpu", "cuda"] | None = None
+    """Enter what wins in kernels/tuned/<platform>.json: for TPUs by the tables of the chips; for this machine's CPU or
+    GPU by times of what the models call, of which `--only` takes some by "models operation shapes"."""
 
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.kernels")
+    if arguments.tune in ("cpu", "cuda"):
+        jax.config.update("jax_platforms", arguments.tune)
+        on_device.tune(arguments.tune, arguments.only.split(","), again=arguments.again)
+        return
+    jax.config.update("jax_platforms", "cpu")
     chips = arguments.chip.split(",")
     columns = arguments.columns.split(",")
     for chip in chips:
@@ -240,5 +246,4 @@ def tune(chips: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")
     command_line.run("python -m benchmarks.kernels", main)

@@ -122,7 +122,7 @@ def test_a_model_that_is_not_known_is_told_before_any_is_compiled(folder, monkey
         models_static.main(["--model", "i3d,nope"])
 
 
-@pytest.mark.parametrize("arguments", [["--only", "no such case"], ["--columns", "fastest"], ["--tune", "tpu"]])
+@pytest.mark.parametrize("arguments", [["--only", "no such case"], ["--columns", "fastest"], ["--tune", "vulkan"]])
 def test_what_is_not_there_is_a_mistake_of_the_user(folder, arguments):
     with pytest.raises(UserError):
         kernels.main(["--chip", "v5e", *arguments])
