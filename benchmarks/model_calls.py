@@ -1,6 +1,7 @@
 """What the zoo's models ask of `zoo.kernels`: each is traced, not run, with an input of the size it is made for."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from flax import nnx
 
 import zoo
 from benchmarks.kernel_rows import passes
+from zoo import kernels
 from zoo.kernels import dispatch
+from zoo.kernels.conv_lstm.cases import CASES as CONV_LSTM
 
 # For each model the options it is created with, and the shapes of its arguments without the batch.
 INPUTS: Mapping[str, tuple[Mapping[str, Any], tuple[tuple[int, ...], ...]]] = {
@@ -38,17 +41,21 @@ class ModelCall:
 
 def model_calls(dtype: str, batch: int) -> list[ModelCall]:
     """Every call of every model in a training step, each once, by name."""
+    heard = [(model, call) for model in INPUTS for call in _heard_of_model(model, dtype, batch)]
+    heard += [("convlstm", call) for call in _heard_of_conv_lstms(dtype, batch)]
     found: dict[tuple[str, str], ModelCall] = {}
-    for model in INPUTS:
-        for call in _of_model(model, dtype, batch):
-            same = call.operation, call.key
-            before = found[same].models if same in found else ()
+    for model, (operation, operands, options) in heard:
+        if dispatch.OPERATIONS[operation].operands is None:
+            continue  # what it is made of is measured
+        key, kind = dispatch.describe(operands, options), dispatch.kind(operands, options)
+        for _, part, of_part, every in passes(operation, operands, options):
+            before = found[part, key].models if (part, key) in found else ()
             models = before if model in before else (*before, model)
-            found[same] = ModelCall(call.operation, call.operands, call.options, call.key, call.kind, models)
-    return [found[same] for same in sorted(found)]
+            found[part, key] = ModelCall(part, tuple(of_part), every, key, kind, models)
+    return [found[name] for name in sorted(found)]
 
 
-def _of_model(model: str, dtype: str, batch: int) -> Iterator[ModelCall]:
+def _heard_of_model(model: str, dtype: str, batch: int) -> list[dispatch.Heard]:
     options, shapes = INPUTS[model]
     inputs = [jax.ShapeDtypeStruct((batch, *shape), dtype) for shape in shapes]
     abstract = nnx.eval_shape(lambda: zoo.create(model, **options))
@@ -57,12 +64,16 @@ def _of_model(model: str, dtype: str, batch: int) -> Iterator[ModelCall]:
     narrow = jax.tree.map(lambda leaf: _as(leaf, dtype), state)
     with dispatch.listening() as heard:
         jax.eval_shape(lambda state, *inputs: nnx.merge(graph, state)(*inputs), narrow, *inputs)
-    for operation, operands, more in heard:
-        if operation not in dispatch.OPERATIONS or dispatch.OPERATIONS[operation].operands is None:
-            continue
-        key, kind = dispatch.describe(operands, more), dispatch.kind(operands, more)
-        for _, part, of_part, every in passes(operation, operands, more):
-            yield ModelCall(part, tuple(of_part), every, key, kind, (model,))
+    return heard
+
+
+def _heard_of_conv_lstms(dtype: str, batch: int) -> list[dispatch.Heard]:
+    with dispatch.listening() as heard:
+        for case in CONV_LSTM:
+            (_, *sequence), *others = case.shapes
+            shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((batch, *sequence), *others)]
+            jax.eval_shape(functools.partial(kernels.conv_lstm, implementation="rewritten"), *shapes)
+    return heard
 
 
 def _as(leaf: Any, dtype: str) -> Any:

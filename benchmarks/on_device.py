@@ -48,6 +48,9 @@ FORMS = {
     k: v for m in (conv_rewritten, depthwise_rewritten, pool_rewritten) for k, v in getattr(m, "FORMS", {}).items()
 }
 
+# Of these only the parts are measured, which then choose for themselves.
+ALWAYS = {"conv_lstm of 0 axes": "rewritten", "conv_lstm_stack of 0 axes": "rewritten"}
+
 type Table = Mapping[tuple[str, ...], Mapping[str, str]]
 
 
@@ -197,7 +200,7 @@ def choices(rows: Iterable[Mapping[str, str]]) -> dict[str, Any]:
         for name in (f"{operation} of {kind}", f"{operation} of {_axes(kind)} axes"):
             groups.setdefault(name, []).append(of_call)
     rules = {name: _best_of_all(group) for name, group in groups.items()}
-    chosen = {name: _entry(best) for name, best in rules.items() if best != "xla" or " axes" not in name}
+    chosen = {name: _entry(best) for name, best in (rules | ALWAYS).items() if best != "xla" or " axes" not in name}
     for (operation, kind, key), of_call in times.items():
         best = min(of_call, key=of_call.__getitem__)
         best = best if of_call["xla"] >= MARGIN * of_call[best] else "xla"

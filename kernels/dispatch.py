@@ -104,8 +104,12 @@ OPERATIONS = {
     "avg_pool_gradient": Operation(
         {"xla": "reference", "rewritten": "pool.rewritten", "pallas_tpu": "pool.tpu_avg"}, ("batch",)
     ),
-    "conv_lstm": Operation({"xla": "reference", "pallas_tpu": "conv_lstm.vjp"}, None),
-    "conv_lstm_stack": Operation({"xla": "reference", "pallas_tpu": "conv_lstm.vjp"}, None),
+    "conv_lstm": Operation(
+        {"xla": "reference", "rewritten": "conv_lstm.rewritten", "pallas_tpu": "conv_lstm.vjp"}, None
+    ),
+    "conv_lstm_stack": Operation(
+        {"xla": "reference", "rewritten": "conv_lstm.rewritten", "pallas_tpu": "conv_lstm.vjp"}, None
+    ),
 }
 
 

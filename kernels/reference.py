@@ -5,7 +5,7 @@ all axes before those are batch, so a 2D operation on `[batch, time, height, wid
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -140,6 +140,7 @@ def conv_lstm(
     *,
     initial_state: tuple[jax.Array, jax.Array] | None,
     peephole: tuple[jax.Array, jax.Array, jax.Array] | None = None,
+    convolve: Callable[..., jax.Array] = conv,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """A whole sequence through one ConvLSTM layer (Shi et al. 2015, arXiv:1506.04214).
 
@@ -150,6 +151,7 @@ def conv_lstm(
 
     Gates and cell are computed, and the cell is carried from step to step, in float32 (float64 for such x); only what
     leaves the sequence is rounded to x's dtype. h is rounded at every step, since the next convolution reads it.
+    `convolve` takes the place of `conv`.
     """
     features = kernel.shape[-1] // 4
     channels = x.shape[-1]
@@ -160,11 +162,11 @@ def conv_lstm(
     w_ci, w_cf, w_co = (w.astype(wide) for w in peephole) if peephole is not None else (None, None, None)
     plain = {"strides": (1, 1), "padding": "SAME", "dilation": (1, 1), "groups": 1}
     # The input's share of the gates needs no recurrence: one convolution over all frames at once.
-    from_input = conv(x, kernel[:, :, :channels], **plain)
+    from_input = convolve(x, kernel[:, :, :channels], **plain)
 
     def step(state, from_input):
         h, c = state
-        gates = from_input.astype(wide) + conv(h, kernel[:, :, channels:], **plain).astype(wide) + bias
+        gates = from_input.astype(wide) + convolve(h, kernel[:, :, channels:], **plain).astype(wide) + bias
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         if peephole is not None:
             i, f = i + w_ci * c, f + w_cf * c
@@ -181,11 +183,11 @@ def conv_lstm(
 
 
 def conv_lstm_stack(
-    x: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]]
+    x: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]], *, convolve: Callable[..., jax.Array] = conv
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """Layers of (kernel, bias), each on the outputs of the one before; all start at zero."""
     states = []
     for kernel, bias in layers:
-        x, state = conv_lstm(x, kernel, bias, initial_state=None)
+        x, state = conv_lstm(x, kernel, bias, initial_state=None, convolve=convolve)
         states.append(state)
     return x, states
