@@ -273,9 +273,37 @@ def _serve(name: str, operation: str, options: Mapping[str, Any], operands: tupl
         if name.startswith("pallas") and leaf.dtype not in _KERNEL_DTYPES:
             raise Refused(f"kernels compute in float32 and bfloat16, not {leaf.dtype}")
     roles = OPERATIONS[operation].operands
-    return (
-        function(*operands) if roles is None else over_batch(function, operands, roles, OPERATIONS[operation].results)
-    )
+    if roles is None:
+        return function(*operands)
+    run_over_batch = partial(_over_batch, function, roles, OPERATIONS[operation].results)
+    if name != "rewritten":
+        return run_over_batch(*operands)
+    # Splitting by hand has no derivatives. Those of a plain function are its own.
+    differentiable = jax.custom_jvp(run_over_batch)
+    differentiable.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return differentiable(*operands)
+
+
+def _over_batch(function: Callable[..., Any], roles: Sequence[Role], results: Sequence[Role], *operands: Any) -> Any:
+    return over_batch(function, operands, roles, results)
+
+
+@contextmanager
+def forward_mode_is_refused() -> Iterator[None]:
+    """Says which implementation has forward-mode derivatives, where JAX says only that this one has none.
+
+    Raises:
+      TypeError: a derivative was taken in forward mode. Within jit JAX finds that out later, and its own words remain.
+    """
+    try:
+        yield
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        way_out = 'implementation="xla", or trace within zoo.kernels.prefer("xla")'
+        raise TypeError(
+            f"forward-mode derivatives (jvp, jacfwd, hessian) are plain lax's: ask for {way_out}"
+        ) from error
 
 
 def cotangent(of: jax.Array, value: jax.Array) -> jax.Array:

@@ -127,6 +127,32 @@ def test_forward_mode_and_second_derivatives_are_plain_lax_s():
     x = random(1, 5, 5, 2)
     kernel = random(3, 3, 2, 4, seed=1)
     check_grads(lambda x, k: kernels.conv(x, k, implementation="xla"), (x, kernel), order=2, rtol=1e-2)
+    with kernels.prefer("xla"):
+        check_grads(lambda x: kernels.max_pool(x, window=(2, 2)), (x,), order=1, modes=["fwd"], rtol=1e-2)
+
+
+def test_forward_mode_of_another_implementation_says_which_one_has_it():
+    def pooled(x):
+        return kernels.max_pool(x, window=(2, 2), implementation="rewritten")
+
+    x = random(1, 4, 4, 2)
+    with pytest.raises(TypeError, match=r'plain lax\'s: ask for implementation="xla", or trace within'):
+        jax.jvp(pooled, (x,), (x,))
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(jax.jit(pooled), (x,), (x,))
+
+
+def test_second_derivatives_of_what_is_rewritten():
+    x, kernel = random(1, 6, 5, 3), random(3, 3, 1, 3, seed=1)
+
+    def penalty(implementation):
+        def loss(x):
+            y = kernels.depthwise_conv(x, kernel, implementation=implementation)
+            return jnp.sin(kernels.max_pool(y, window=(2, 2), implementation=implementation)).sum()
+
+        return jax.grad(lambda x: (jax.grad(loss)(x) ** 2).sum())(x)
+
+    np.testing.assert_allclose(penalty("rewritten"), penalty("xla"), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

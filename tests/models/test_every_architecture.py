@@ -17,8 +17,11 @@ TINY = {
     "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
     "mc3_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
+    "mobilenet_v2": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "r2plus1d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "r3d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
+    "resnet18": ({"num_classes": 5}, [(2, 32, 32, 3)]),
+    "resnet50": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),
 }
 
@@ -28,7 +31,7 @@ def test_each_architecture_has_a_tiny_case():
 
 
 # Those that take a minute to compile; the others have all their layers but one or two.
-SLOW = ("i3d", "mc3_18", "r2plus1d_18")
+SLOW = ("i3d", "mc3_18", "mobilenet_v2", "r2plus1d_18", "resnet50")
 
 
 @pytest.mark.parametrize("arch", [pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in sorted(TINY)])
@@ -82,6 +85,27 @@ def test_the_video_resnets_have_the_published_parameters():
     assert count("r3d_18") == 33_371_472
     assert count("mc3_18") == 11_695_440
     assert count("r2plus1d_18") == 31_505_325
+
+
+def test_the_frame_cnns_have_the_published_parameters():
+    # torchvision.models: the sizes its documentation gives for the weights IMAGENET1K_V1.
+    assert count("resnet18") == 11_689_512
+    assert count("resnet50") == 25_557_032
+    assert count("mobilenet_v2") == 3_504_872
+
+
+@pytest.mark.parametrize(("frame_cnn", "features"), [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280)])
+def test_a_frame_cnn_serves_an_lstm(frame_cnn, features):
+    """Without its classifier: the LSTM reads what the classifier would."""
+    lstm = 4 * ((features + 8) * 8 + 8) + 8 * 5 + 5
+    alone = count(frame_cnn, num_classes=None)
+    assert alone == count(frame_cnn) - (features * 1000 + 1000)
+    assert count("cnn_lstm", frame_cnn=frame_cnn, hidden_features=8, num_classes=5) == alone + lstm
+    images = jax.ShapeDtypeStruct((2, 3, 40, 40, 3), jnp.float32)
+    found = nnx.eval_shape(lambda x: registry.create(frame_cnn, num_classes=None).frame_features(x), images)
+    assert found.shape == (2, 3, features)
+    with pytest.raises(ValueError, match="without classes"):
+        nnx.eval_shape(lambda: registry.create(frame_cnn, num_classes=None)(jnp.zeros((1, 40, 40, 3))))
 
 
 def test_a_cnn_lstm_sees_the_order_of_frames_and_a_frame_cnn_does_not():

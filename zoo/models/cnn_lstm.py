@@ -12,9 +12,17 @@ from jaxtyping import Float
 from zoo.models.cnn_2d import CNN2D, cnn_2d
 from zoo.models.efficientnet_lite import EfficientNetLite0, efficientnet_lite0
 from zoo.models.lstm import LSTM
+from zoo.models.mobilenet_v2 import MobileNetV2, mobilenet_v2
+from zoo.models.resnet import ResNet, resnet18, resnet50
 from zoo.registry import register_model, unknown
 
-FRAME_CNNS = {"cnn_2d": cnn_2d, "efficientnet_lite0": efficientnet_lite0}
+FRAME_CNNS = {
+    "cnn_2d": cnn_2d,
+    "efficientnet_lite0": efficientnet_lite0,
+    "mobilenet_v2": mobilenet_v2,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+}
 
 
 class CNNLSTM(nnx.Module):
@@ -25,7 +33,7 @@ class CNNLSTM(nnx.Module):
 
     def __init__(
         self,
-        frame_cnn: CNN2D | EfficientNetLite0,
+        frame_cnn: CNN2D | EfficientNetLite0 | MobileNetV2 | ResNet,
         hidden_features: int,
         num_classes: int,
         dropout: float,
@@ -52,7 +60,7 @@ def cnn_lstm(
     dropout: float = 0.5,
     rngs: nnx.Rngs,
 ) -> CNNLSTM:
-    """A frame CNN ("cnn_2d" or "efficientnet_lite0") under an LSTM; the default classes are Kinetics-400's."""
+    """A frame CNN, one of `FRAME_CNNS`, under an LSTM; the default classes are Kinetics-400's."""
     if frame_cnn not in FRAME_CNNS:
         raise unknown("frame CNN", frame_cnn, FRAME_CNNS)
     trunk = FRAME_CNNS[frame_cnn](num_classes=None, rngs=rngs)
