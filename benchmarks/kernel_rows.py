@@ -14,6 +14,7 @@ from zoo import kernels
 from zoo.kernels import dispatch, reference
 from zoo.kernels.case import POOLS, Case
 from zoo.kernels.conv.cases import CASES as CONV
+from zoo.kernels.conv.cases import STEMS
 from zoo.kernels.conv_lstm.cases import CASES as CONV_LSTM
 from zoo.kernels.depthwise.cases import CASES as DEPTHWISE
 from zoo.kernels.pool.cases import CASES as POOL
@@ -21,8 +22,9 @@ from zoo.kernels.pool.cases import CASES as POOL
 CASES = (*POOL, *DEPTHWISE, *CONV, *CONV_LSTM)
 
 # XLA in the layout that arrays have here; XLA with the batch beside the channels, which its convolutions like best, at
-# no charge for getting there; plain JAX in another form; our kernel.
-COLUMNS = ("xla", "xla_batch_inside", "rewritten", "pallas_tpu")
+# no charge for getting there; plain JAX in another form; our kernel; our dense convolutions on such an inner batch.
+COLUMNS = ("xla", "xla_batch_inside", "rewritten", "pallas_tpu", "pallas_batch_inside")
+INSIDE = {"xla_batch_inside": "xla", "pallas_batch_inside": "pallas_tpu"}
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,12 @@ def _window_rows(case: Case) -> Iterator[Row]:
         out_is_batched = dispatch.OPERATIONS[operation].results == ("batch",)
         programs: dict[str, Callable[..., Any]] = {}
         for column in COLUMNS:
-            source = "xla" if column == "xla_batch_inside" else column
+            source = INSIDE.get(column, column)
+            if column == "pallas_batch_inside" and not (operation.startswith("conv") and case not in STEMS):
+                continue
             if source in dispatch.OPERATIONS[operation].modules:
                 function = functools.partial(_implementation, operation, source, every)
-                if column == "xla_batch_inside":
+                if column in INSIDE:
                     function = functools.partial(_batch_inside, function, batched, out_is_batched)
                 programs[column] = function
         result = jax.eval_shape(functools.partial(getattr(reference, operation), **every), *operands)
@@ -125,7 +129,7 @@ def _batch_inside(function, batched: Sequence[bool], out_is_batched: bool, *oper
 
 
 def inside_shapes(row: Row) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """The shapes that the column `xla_batch_inside` takes."""
+    """The shapes that the columns of `INSIDE` take."""
     if row.case.operation.startswith("conv_lstm"):
         x, *others = row.shapes
         b, t, h, w, c = x.shape

@@ -4,10 +4,11 @@ Prints a table for each chip and keeps it as `benchmarks/results/<chip>-kernels.
 measured again unless `--again` says so, so a stopped run goes on where it was. `--tune` enters what won on every
 chip measured into `kernels/tuned/tpu.json`, from where `zoo.kernels` takes its choices.
 
-Three ratios follow the times, above 1 where we win: plain lax to the best of `rewritten` and `pallas_tpu`; the best of
-XLA's two layouts to the same; and whatever is fastest without Pallas, `rewritten` too, to `pallas_tpu`. The roofline
-share is the floor's of the best of ours. `--again --columns pallas_tpu` after a kernel has changed: the table cannot
-see that its source did.
+Four ratios follow the times, above 1 where we win: plain lax to the best of `rewritten` and `pallas_tpu`; the best of
+XLA's two layouts to the same; whatever is fastest without Pallas, `rewritten` too, to `pallas_tpu`; and XLA to our
+convolution where both have the batch inside. The roofline share is the floor's of the best of ours.
+
+`--again --columns pallas_tpu` after a kernel has changed: the table cannot see that its source did.
 """
 
 import dataclasses
@@ -24,13 +25,14 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import kernel_blocks, on_device, tables
-from benchmarks.kernel_rows import COLUMNS, Row, inside_shapes, rows
+from benchmarks.kernel_rows import COLUMNS, INSIDE, Row, inside_shapes, rows
 from benchmarks.tpu_static import EstimateError, check, estimate
 from zoo import command_line
 from zoo.errors import UserError
 from zoo.kernels.dispatch import Refused
 
-RATIOS = ("xla / ours", "xla best / ours", "plain best / pallas")
+PLAIN, OURS = COLUMNS[:2], ("rewritten", "pallas_tpu")
+RATIOS = ("xla / ours", "xla best / ours", "plain best / pallas", "both inside")
 FIELDS = ("case", "model", "row", "operation", "shapes", *COLUMNS, "floor", *RATIOS, "roofline", "key", "notes")
 
 # Seconds for one program: a few of XLA's own, such as the weight gradient of a stem in 3D, take an hour.
@@ -112,14 +114,15 @@ def main(argv: list[str]) -> None:
 
 def measure(row: Row, chip: str, columns: Sequence[str], table: dict, *, again: bool) -> None:
     """Fills a row's cells that are missing, and keeps the table after each."""
-    cells = table.setdefault((row.case.name, row.name), dict.fromkeys(FIELDS, ""))
+    cells = table.setdefault((row.case.name, row.name), {})
+    cells |= dict.fromkeys(FIELDS, "") | cells
     shapes = " ".join("x".join(map(str, shape.shape)) for shape in row.shapes)
     cells |= {"case": row.case.name, "model": row.case.model, "row": row.name, "operation": row.operation}
     cells |= {"shapes": shapes, "key": row.key, "floor": f"{row.floor(chip):.1f}"}
     for column in columns:
         if column not in row.programs or (cells[column] and not again):
             continue
-        taken = inside_shapes(row) if column == "xla_batch_inside" else row.shapes
+        taken = inside_shapes(row) if column in INSIDE else row.shapes
         notes = [note for note in cells["notes"].split("; ") if note and not note.startswith(f"{column}:")]
         try:
             measured = estimate(row.programs[column], *taken, chip=chip, flops=row.flops, patience=PATIENCE)
@@ -179,9 +182,10 @@ def _microseconds(cells: Mapping[str, str], columns: Iterable[str]) -> float:
 
 def ratios(cells: Mapping[str, str]) -> dict[str, str]:
     """What follows from a row's times, as the module's text has it; empty where one of two was not measured."""
-    ours = _microseconds(cells, COLUMNS[2:])
-    pairs = [_microseconds(cells, columns) / ours for columns in (COLUMNS[:1], COLUMNS[:2])]
-    pairs.append(_microseconds(cells, COLUMNS[:3]) / _microseconds(cells, COLUMNS[3:]))
+    ours, kernel = _microseconds(cells, OURS), _microseconds(cells, ["pallas_tpu"])
+    pairs = [_microseconds(cells, columns) / ours for columns in (["xla"], PLAIN)]
+    pairs.append(_microseconds(cells, (*PLAIN, "rewritten")) / kernel)
+    pairs.append(_microseconds(cells, ["xla_batch_inside"]) / _microseconds(cells, ["pallas_batch_inside"]))
     figures = {name: f"{value:.2f}" for name, value in zip(RATIOS, pairs, strict=True) if 0 < value < float("inf")}
     share = f"{float(cells['floor']) / ours:.0%}" if ours < float("inf") else ""
     return dict.fromkeys(RATIOS, "") | figures | {"roofline": share}
@@ -194,7 +198,7 @@ def show(chip: str, every: Sequence[Mapping[str, str]]) -> None:
     for name in shown:
         table.add_column(name.replace("_", " "), justify="left" if name in ("case", "row") else "right")
     for cells in every:
-        every_cell = {**cells, **ratios(cells)}
+        every_cell = dict.fromkeys(FIELDS, "") | dict(cells) | ratios(cells)
         table.add_row(*(every_cell[name] for name in shown))
     Console(width=180).print(table)
 
@@ -211,7 +215,7 @@ def _is_measured(cells: Mapping[str, str]) -> bool:
 def _gain(cells: Mapping[str, str], column: str) -> float:
     """How many times as fast as XLA's best form; 0 where it does not serve the row."""
     time = _microseconds(cells, [column])
-    return _microseconds(cells, COLUMNS[:2]) / time if time < float("inf") else 0.0
+    return _microseconds(cells, PLAIN) / time if time < float("inf") else 0.0
 
 
 def tune(chips: Sequence[str]) -> None:
@@ -235,7 +239,7 @@ def tune(chips: Sequence[str]) -> None:
             alike.setdefault(choice, []).extend(cells)
     choices: dict[str, Any] = tables.choices("tpu") | {key: {"implementation": name} for key, name in OTHERWISE.items()}
     for choice, cells in alike.items():
-        gains = {column: min(_gain(c, column) for c in cells) for column in COLUMNS[2:]}
+        gains = {column: min(_gain(c, column) for c in cells) for column in OURS}
         name = max(gains, key=lambda column: (gains[column], -sum(_microseconds(c, [column]) for c in cells)))
         name = name if gains[name] >= MARGIN else "xla"
         choices[choice] = {"implementation": name}

@@ -92,9 +92,9 @@ def test_a_stopped_run_goes_on_where_it_was(folder, times):
     kernels.main(["--chip", "v5e", "--only", ONE])  # nothing is left to measure
     table = kernels.read("v5e")
     forward, gradient = table[ONE, "forward"], table[ONE, "gradient"]
-    assert [forward[c] for c in kernels.COLUMNS] == ["1853.0", "72.0", "74.0", "33.0"]
-    # 1853 / 33, 72 / 33, min(1853, 72, 74) / 33, and 31.4 / 33
-    assert [forward[c] for c in (*kernels.RATIOS, "roofline")] == ["56.15", "2.18", "2.18", "95%"]
+    assert [forward[c] for c in kernels.COLUMNS] == ["1853.0", "72.0", "74.0", "33.0", ""]
+    # 1853 / 33, 72 / 33, min(1853, 72, 74) / 33, nothing of ours with the batch inside, and 31.4 / 33
+    assert [forward[c] for c in (*kernels.RATIOS, "roofline")] == ["56.15", "2.18", "2.18", "", "95%"]
     assert gradient["rewritten"] == "-"
     assert gradient["notes"] == "rewritten: too, long for us"
     first = (folder / "v5e-kernels.csv").read_text().partition("\n")[0]
@@ -106,6 +106,13 @@ def test_the_batch_is_beside_the_channels_where_the_column_says_so(folder, times
     times.answers += [1.0, 1.0]
     kernels.main(["--chip", "v5e", "--only", ONE, "--columns", "xla_batch_inside"])
     assert times.asked[0] == ("v5e", [(8, 28, 28, 4, 192)])
+
+
+def test_both_sides_have_the_batch_inside_where_a_ratio_says_so(folder, times):
+    times.answers += [30.0, 20.0] * 3
+    kernels.main(["--chip", "v5e", "--only", "resnet layer 2", "--columns", "xla_batch_inside,pallas_batch_inside"])
+    assert [shapes for _, shapes in times.asked[:2]] == [[(28, 28, 16, 128), (3, 3, 128, 128)]] * 2
+    assert kernels.read("v5e")["resnet layer 2", "forward"]["both inside"] == "1.50"
 
 
 def test_figures_of_two_compilers_do_not_share_a_table(folder, times, monkeypatch):
