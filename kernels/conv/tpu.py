@@ -21,7 +21,7 @@ from .tpu_implicit_gemm import BUDGET, LIMIT, Blocks, Plan, fill, products, quot
 from .tpu_stem_plan import MOST_CHANNELS
 
 # Outputs of one product, in lines. Sums of so many do not fit into registers, but loading and storing them costs less
-# than giving the matrix unit the kernel more often: for a few layers of ResNet-18 and R3D-18, of 224 to 1792 lines these
+# than giving the matrix unit the kernel more often: for some layers of ResNet-18 and R3D-18, of 224 to 1792 lines these
 # were the fastest on v5e and v6e. `benchmarks.kernel_blocks` tries others for each layer.
 _LINES = 1792
 # Cycles that a step of the grid costs beside its work, and bytes that the memory gives in a cycle (v5e; v6e has twice).
