@@ -63,14 +63,32 @@ def call(operation, case, dtype, batch=2, channels=3):
     return ((g, kernel) if forward == "depthwise_conv" else (g,)), options | {"spatial": spatial}
 
 
-def check(room, operation, form, case, dtype, batch=2):
+def transposed_input_gradient(g, kernel, *, spatial, **options):
+    """By JAX's transposition of the shifted forward pass: XLA's CPU compiler aborts on lax's own at some odd shapes."""
+    x = jax.ShapeDtypeStruct((g.shape[0], *spatial, g.shape[-1]), g.dtype)
+    return jax.linear_transpose(lambda x: depthwise.depthwise_conv(x, kernel, **options), x)(g)[0]
+
+
+def transposed_weight_gradient(x, g, *, window, **options):
+    kernel = jax.ShapeDtypeStruct((*window, 1, x.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: depthwise.depthwise_conv(x, kernel, **options), kernel)(g)[0]
+
+
+TRANSPOSED = {
+    "depthwise_conv_input_gradient": transposed_input_gradient,
+    "depthwise_conv_weight_gradient": transposed_weight_gradient,
+}
+
+
+def check(room, operation, form, case, dtype, batch=2, truth=None):
     if form == "phases" and max(case[2]) == 1:
         return  # refused
     with jax.enable_x64(True):
         operands, options = call(operation, case, dtype, batch)
         got = jax.jit(lambda *a: getattr(room, operation)(*a, **options, form=form))(*operands)
         wide = [a.astype(jnp.float64) for a in operands]
-        want = np.asarray(jax.jit(lambda *a: getattr(reference, operation)(*a, **options))(*wide))
+        truth = truth or getattr(reference, operation)
+        want = np.asarray(jax.jit(lambda *a: truth(*a, **options))(*wide))
     summed = operation == "depthwise_conv_weight_gradient"
     assert got.dtype == (jnp.promote_types(dtype, jnp.float32) if summed else dtype)
     assert got.shape == want.shape
@@ -93,7 +111,7 @@ def test_forms_agree_with_lax_in_every_case(room, operation, form, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("room", "operation", "form"), CANDIDATES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(st.data())
 def test_forms_agree_with_lax_at_any_shape(room, operation, form, data):
     each = st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3))
@@ -101,7 +119,8 @@ def test_forms_agree_with_lax_at_any_shape(room, operation, form, data):
     window = tuple(k for _, k, *_ in axes)
     padding = tuple((min(low, k - 1), min(high, k - 1)) for _, k, _, low, high in axes)
     case = (tuple(max(size, k) for size, k, *_ in axes), window, tuple(s for _, _, s, *_ in axes), padding)
-    check(room, operation, form, case, data.draw(st.sampled_from(list(TOLERANCE))), data.draw(st.integers(1, 3)))
+    dtype, batch = data.draw(st.sampled_from(list(TOLERANCE))), data.draw(st.integers(1, 3))
+    check(room, operation, form, case, dtype, batch, TRANSPOSED.get(operation))
 
 
 @pytest.mark.parametrize("form", ["axes", "images"])
