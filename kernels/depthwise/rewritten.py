@@ -21,8 +21,8 @@ from .shifts import Pairs, check, shifted, taps
 from .shifts import padded as pad
 
 # What the tuner tries for each operation.
-#   None: fused into one pass. Alone it is as fast on a CPU as "padded", but up to 5 times slower where XLA fuses what
-#     comes before with the padding. A tuner that times it alone would not see that, so it is not tried.
+#   None: fused into one pass. Timed alone on a CPU it is no slower than "padded"; in a prototype it was 5 times slower,
+#     presumably where XLA fused what came before with the padding. A tuner would not see that, so it is not tried.
 #   padded: the padded input is computed once, and the taps read it.
 #   images: so, an image at a time.
 #   phases: the input gradient of strides, without the zeros between (rewritten_phases.py).

@@ -2,8 +2,8 @@
 
 A sum over all pixels for every tap reads x and g once a tap from memory, and XLA's CPU backend does not vectorise the
 sum. Here a loop goes over the rows of g, and adds each row times what a tap saw of x to that tap's `[width, C]`: all of
-it lies in cache and in vectors. Pixels of a row are summed once, at the end. 2 to 15 times less CPU time than sums over
-everything, for the stages of MobileNetV2 on an AMD Zen 3.
+it lies in cache and in vectors. Pixels of a row are summed once, at the end. That took 2 to 18 times less CPU time than
+sums over everything (form None) for ten shapes like those of MobileNetV2, EfficientNet and X3D, on a busy machine.
 """
 
 import math
