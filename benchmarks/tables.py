@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,8 @@ def write_choices(platform: str, device: str, by: str, chosen: Mapping[str, Any]
     """What it is to choose from now on; `device` is what it was measured on, `by` how."""
     text = json.dumps({"device": device, "by": by, "choices": chosen}, indent=1)
     replace(TUNED / f"{platform}.json", text + "\n")
+
+
+def slug(device: str) -> str:
+    """A device's name as files have it: `amd-epyc-7b13`."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
