@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,11 +66,15 @@ class Peer:
         return f"exit code {code}" + (f": {lines[-1]}" if lines else ", saying nothing")
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        """Lets the process end, which it does when nothing more can be asked, or ends it after a while."""
         for pipe in (self._process.stdin, self._process.stdout, self._told):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()  # pyright: ignore[reportOptionalMemberAccess]
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class _RemoteError(Exception):
@@ -90,9 +95,13 @@ def peers(torch_python: str, threads: int, caches: Path) -> Iterator[tuple[Peer,
     ours_alone = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": eigen, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     theirs_alone = {"TORCHINDUCTOR_CACHE_DIR": str(caches)}
     with contextlib.ExitStack() as stack, _kept_to(threads):
+        program = shutil.which(torch_python)
+        if program is None:
+            raise UserError(f"--torch-python {torch_python} is no program here; give the Python of an environment")
         try:
-            theirs = Peer("PyTorch's process", (torch_python, str(WORKER)), count | theirs_alone)
-        except OSError as error:
+            # Its links stay as they are: an environment's Python is one, and knows its place by it.
+            theirs = Peer("PyTorch's process", (os.path.abspath(program), str(WORKER)), count | theirs_alone)
+        except OSError as error:  # a text file, or one for another machine
             raise UserError(f"--torch-python {torch_python}: {error.strerror}") from error
         stack.callback(theirs.close)
         try:

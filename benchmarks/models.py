@@ -15,11 +15,12 @@ The table, `benchmarks/results/<CPU>-models.csv`, is kept after each row, and wh
 
 import dataclasses
 import datetime
+import itertools
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +42,24 @@ FORMS = {
     for how in ("eager", "compiled")
     for layout in ("contiguous", "channels last")
 }
-RATIOS = ("ratio", "spread")
 FIELDS = (
-    *("model", "pass", "threads", "input", "ours ms", "torch ms", *RATIOS, "torch form", "ours gflops", "torch gflops"),
-    *("peak gflops", "ours peak share", "torch peak share", "ours compile seconds", "torch compile seconds"),
-    *("output error", "update error", "torch forms ms"),
+    *(
+        "model",
+        "pass",
+        "threads",
+        "ours ms",
+        "torch ms",
+        "ratio",
+        "spread",
+        "torch form",
+        "ours gflops",
+        "torch gflops",
+    ),
+    *("peak gflops", "ours peak share", "torch peak share"),
+    *("ours compile seconds", "torch compile seconds"),
+    *("output error", "update error", "rounds", "input", "torch forms ms"),
 )
+UNSEEN = ("output error", "update error", "rounds", "input", "torch forms ms")  # in the file alone
 
 OUTPUT_TOLERANCE = 1e-3
 # Of all parameters' changes together. In float32 a few activations fall on the other side of ReLU's corner.
@@ -88,26 +101,23 @@ def main(argv: list[str]) -> None:
     if arguments.rounds < 2:
         raise UserError(f"--rounds {arguments.rounds} has no spread; give at least 2")
     file = tables.RESULTS / f"{tables.slug(cpu_name())}-models.csv"
+    with tempfile.TemporaryDirectory() as folder, peers(arguments.torch_python, counts[0], Path(folder)) as both:
+        versions = both[2]
+    ready(file, versions)
     console = Console(width=180)
-    for name in names:
-        for part in passes:
-            for threads in counts:
-                table = tables.read(file, "model", "pass", "threads")
-                key = name, part, str(threads)
-                with console.status(", ".join(key)), tempfile.TemporaryDirectory() as folder:
-                    caches = Path(folder) / "compiled"
-                    with peers(arguments.torch_python, threads, caches) as (ours, theirs, versions):
-                        ready(file, versions)
-                        if key in table and not arguments.again:
-                            continue
-                        cells = measure(name, part, ours, theirs, arguments.rounds, Path(folder))
-                    table[key] = {"model": name, "pass": part, "threads": str(threads), **cells}
-                order: dict[tuple[str, ...], int] = {
-                    (n, p): i for i, (n, p) in enumerate((n, p) for n in PAIRS for p in PASSES)
-                }
-                ordered = sorted(table, key=lambda key: (order.get(key[:2], len(order)), key))
-                tables.write(file, header(versions, arguments.rounds), FIELDS, (table[key] for key in ordered))
-    show(console, file, names, passes, counts)
+    keys = list(itertools.product(names, passes, map(str, counts)))
+    for key in keys:
+        if key in read(file) and not arguments.again:
+            continue
+        name, part, threads = key
+        with (
+            console.status(", ".join(key)),
+            tempfile.TemporaryDirectory() as folder,
+            peers(arguments.torch_python, int(threads), Path(folder) / "compiled") as (ours, theirs, _),
+        ):
+            cells = measure(name, part, ours, theirs, arguments.rounds, Path(folder))
+        write(file, versions, {"model": name, "pass": part, "threads": threads, **cells})
+    show(console, file, keys)
 
 
 def _counts(text: str) -> list[int]:
@@ -138,9 +148,18 @@ def _written(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def header(versions: Mapping[str, str], rounds: int) -> str:
-    what = f"medians of {rounds} rounds in turn, float32, on {cpu_name()} ({os.cpu_count()} cores)"
-    return f"{what}; {_written(versions)}; {datetime.date.today().isoformat()}"
+def read(file: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    return tables.read(file, "model", "pass", "threads")
+
+
+def write(file: Path, versions: Mapping[str, str], row: Mapping[str, str]) -> None:
+    """The table with this row in it, in place of the file that was there."""
+    table = read(file) | {(row["model"], row["pass"], row["threads"]): dict(row)}
+    models = list(PAIRS)
+    ordered = sorted(table, key=lambda key: (models.index(key[0]), PASSES.index(key[1]), int(key[2])))
+    what = f"medians of rounds in turn, float32, on {cpu_name()} ({os.cpu_count()} cores)"
+    first = f"{what}; {_written(versions)}; {datetime.date.today().isoformat()}"
+    tables.write(file, first, FIELDS, (table[key] for key in ordered))
 
 
 def measure(name: str, part: str, ours: Peer, theirs: Peer, rounds: int, folder: Path) -> dict[str, str]:
@@ -175,7 +194,7 @@ def measure(name: str, part: str, ours: Peer, theirs: Peer, rounds: int, folder:
     quarter, ratio, three = statistics.quantiles(ratios, n=4)
     our, their = (statistics.median(times) for times in zip(*pairs, strict=True))
     output, update = (max(each) for each in zip(*errors, strict=True))
-    cells = {"input": " ".join("x".join(map(str, shape)) for shape in pair.shapes)}
+    cells = {"rounds": str(rounds), "input": " ".join("x".join(map(str, shape)) for shape in pair.shapes)}
     cells |= {"ratio": f"{ratio:.3f}", "spread": f"{(three - quarter) / ratio:.3f}", "peak gflops": f"{peak:.1f}"}
     cells |= {"torch form": best, "torch forms ms": "; ".join(f"{form} {first[form]:.2f}" for form in FORMS)}
     for side, taken, seconds in (("ours", our, loaded["compile_seconds"]), ("torch", their, compiling[best])):
@@ -216,17 +235,15 @@ def _check(what: str, output: float, update: float) -> None:
             raise ArithmeticError(f"{what}: the {name} is off by {error:.2g}, more than {tolerance}")
 
 
-def show(console: Console, file: Path, names: list[str], passes: list[str], counts: list[int]) -> None:
-    """The rows asked for, on the screen."""
-    kept = tables.read(file, "model", "pass", "threads")
-    shown = [field for field in FIELDS if field not in ("input", "torch forms ms", "update error")]
+def show(console: Console, file: Path, keys: Sequence[tuple[str, ...]]) -> None:
+    """These rows on the screen."""
+    kept = read(file)
+    shown = [field for field in FIELDS if field not in UNSEEN]
     table = Table(title=file.read_text().partition("\n")[0].strip("# "), title_justify="left", box=None)
     for field in shown:
         table.add_column(field, justify="left" if field in ("model", "pass", "torch form") else "right")
-    for name in names:
-        for part in passes:
-            for count in counts:
-                table.add_row(*(kept[name, part, str(count)][field] for field in shown))
+    for key in keys:
+        table.add_row(*(kept[key][field] for field in shown))
     console.print(table)
 
 

@@ -53,9 +53,9 @@ def load(form, model, training, rate, weights, inputs, result, compiled, channel
         return compile_fx(graph, examples)
 
     def optimised(function):
-        return torch.compile(function, backend=counted, fullgraph=True) if compiled else function
+        return torch.compile(function, backend=counted, fullgraph=True, dynamic=False) if compiled else function
 
-    torch._dynamo.reset()
+    # No torch._dynamo.reset(): it would take their compiled code from the forms that are loaded already.
     counters.clear()
     metrics.reset()
     call = _step(network, operands, labels, rate, optimised) if training else _inference(network, operands, optimised)
