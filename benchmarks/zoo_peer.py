@@ -58,14 +58,14 @@ def load(form: str, model: str, training: bool, rate: float, weights: str, input
 
 
 def filled(pair: Pair, weights: str) -> Any:
-    """Our network with PyTorch's arrays.
+    """Our network with PyTorch's arrays; a file of those after a step has its loss, too.
 
     Raises:
       UserError: they do not match one to one.
     """
     network = pair.create()
     with np.load(weights) as arrays:
-        tree = apply_table(pair.table, dict(arrays), network)
+        tree = apply_table(pair.table, {name: arrays[name] for name in arrays if name != "loss"}, network)
     paths = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in _leaves(tree)}
     for path, variable in nnx.to_flat_state(nnx.state(network, nnx.Not(nnx.RngState))):
         variable.set_value(jnp.asarray(paths[".".join(map(str, path))]))
@@ -90,7 +90,7 @@ def step(graph: Any, params: Any, rest: Any, operands: list[Any], labels: Any, r
     """Forward, backward and an update by plain gradient descent; each call goes on from the one before."""
 
     def loss(params: Any, rest: Any, *operands: jax.Array) -> tuple[jax.Array, Any]:
-        network = nnx.merge(graph, params, rest)
+        network = nnx.merge(graph, params, rest, copy=True)
         out = network(*operands)
         if labels is None:
             value = jnp.square(out).mean()

@@ -15,6 +15,7 @@ from benchmarks.model_pairs import Pair
 from benchmarks.torch_peer import serving
 from zoo import kernels
 from zoo.errors import UserError
+from zoo.models.i3d import Unit
 
 FAKE = Path(__file__).parent / "fake_peer.py"
 ONE = ["--torch-python", sys.executable, "--model", "resnet18_lstm", "--passes", "training step", "--threads", "1"]
@@ -191,6 +192,23 @@ def test_our_side_takes_a_training_step(tiny, tmp_path):
         np.testing.assert_allclose(result["loss"], value, rtol=1e-6)
         for name in start:
             np.testing.assert_allclose(result[name], start[name] - 0.1 * gradients[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_sees_to_statistics_and_finds_theirs_after_it(tiny, monkeypatch, tmp_path):
+    table = [(pattern, path.removeprefix("."), how) for pattern, path, how in model_pairs._unit("conv", "norm", "")]
+    pair = Pair(lambda: Unit(2, 3, 3, rngs=nnx.Rngs(0)), ((2, 4, 5, 6, 2),), table, labels=False)
+    monkeypatch.setattr(zoo_peer, "PAIRS", {"tiny": pair})
+    shapes = {"conv.weight": (3, 2, 3, 3, 3)} | {f"norm.{n}": (3,) for n in ("bias", "running_mean", "running_var")}
+    arrays = model_pairs.weights(shapes)
+    np.savez(tiny["weights"], **arrays, loss=np.float32(1))
+    np.savez(tiny["inputs"], **model_pairs.inputs(pair))
+    zoo_peer.load(form="ours", training=True, **tiny)
+    zoo_peer.turn("ours", 0.0)
+    zoo_peer.updated("tiny", tiny["weights"], str(tmp_path / "before.npz"))
+    with np.load(tmp_path / "before.npz") as before, np.load(tiny["result"]) as after:
+        assert set(before) == {"conv.kernel", "norm.bias"} == set(after) - {"loss"}
+        np.testing.assert_array_equal(before["norm.bias"], arrays["norm.bias"])
+        assert np.abs(after["conv.kernel"] - before["conv.kernel"]).max() > 0
 
 
 def test_arrays_that_do_not_fit_are_all_named(tiny):
