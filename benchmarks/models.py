@@ -62,8 +62,9 @@ FIELDS = (
 UNSEEN = ("output error", "update error", "rounds", "input", "torch forms ms")  # in the file alone
 
 OUTPUT_TOLERANCE = 1e-3
-# Of all parameters' changes together. In float32 a few activations fall on the other side of ReLU's corner.
-UPDATE_TOLERANCE = 2e-2
+# Of all parameters' changes together. In float32 some activations fall on the other side of a ReLU's corner: a step of
+# MobileNetV2 with channels last is 1.3e-2 from the same step without, both PyTorch's.
+UPDATE_TOLERANCE = 5e-2
 RATE = 1e-3  # of the training steps: enough to see each parameter's change, too little to leave the first's numbers
 PEAK_SIZE = 2048
 SCREENING = 3  # turns of each of PyTorch's forms, before the fastest runs against ours
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, peers(arguments.torch_python, counts[0], Path(folder)) as both:
         versions = both[2]
     ready(file, versions)
-    console = Console(width=180)
+    console = Console(width=200)
     keys = list(itertools.product(names, passes, map(str, counts)))
     for key in keys:
         if key in read(file) and not arguments.again:
