@@ -1,12 +1,8 @@
 """Which of the models' cases the implementations refuse. What is not here they have to serve: nothing is skipped."""
 
-from zoo.kernels.conv.cases import CONV_2D, CONV_3D
-
 _IMAGES = {f"efficientnet stage {number}" for number in (1, 2, 3, 4, 5, 6)}
 
 REFUSED: dict[tuple[str, str], set[str]] = {
-    # Folding rows into channels pays for RGB, and for little else.
-    ("rewritten", "conv"): {case.name for case in (*CONV_2D, *CONV_3D)},
     # More VMEM than there is: the gradient of a 7x7x7 stem's weights, and an image of 224x224 with its gradient.
     ("pallas_tpu", "conv_weight_gradient"): {"i3d conv 1a"},
     ("pallas_tpu", "max_pool_gradient"): {"cnn_2d pool 1", "cnn_2d block 1"},

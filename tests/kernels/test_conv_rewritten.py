@@ -1,4 +1,4 @@
-"""The plain reformulation of convolution against plain lax, with gradients against lax's in float64."""
+"""Convolution with rows folded into channels against plain lax, with gradients against lax's in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.kernels import reference
-from zoo.kernels.conv import rewritten
+from zoo.kernels.conv import rewritten_rows as rewritten
 from zoo.kernels.dispatch import Refused
 
 pytestmark = pytest.mark.slow  # test_implementations.py has the quick ones of all rooms
