@@ -89,7 +89,9 @@ def check(operation, case, dtype, form, pixels, batch=2, **sizes):
     assert got.dtype == (jnp.promote_types(dtype, jnp.float32) if operation == "conv_weight_gradient" else dtype)
     assert got.shape == want.shape
     worst = np.abs(np.asarray(got, np.float64) - want).max(initial=0)
-    assert worst <= TOLERANCE[str(got.dtype)] * max(np.abs(want).max(initial=0), 1)
+    # Form None may fold rows, which rounds weight gradients to x's dtype as lax does; the others keep them wide.
+    tolerance = TOLERANCE[dtype if form is None else str(got.dtype)]
+    assert worst <= tolerance * max(np.abs(want).max(initial=0), 1)
     return True
 
 
@@ -159,20 +161,20 @@ def test_infinities_reach_what_saw_them_and_nothing_else(form):
     spatial, window, strides, padding, dilation, groups = CASES["image, strided"]
     options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
     x, kernel = jnp.ones((1, *spatial, 4)).at[0, -1, -1].set(jnp.inf), jnp.ones((*window, 4, 4))
-    for pixels in PIXELS[1:3]:
-        how = options | {"form": form, "pixels": pixels}
-        if form == "phases":
-            g = reference.conv(x, kernel, **options)
-            got = rewritten.conv_input_gradient(g, kernel, spatial=spatial, **how)
-            want = reference.conv_input_gradient(g, kernel, spatial=spatial, **options)
-        else:
-            got, want = rewritten.conv(x, kernel, **how), reference.conv(x, kernel, **options)
-            g = jnp.ones(want.shape)
-            np.testing.assert_array_equal(
-                rewritten.conv_weight_gradient(x, g, window=window, **how),
-                reference.conv_weight_gradient(x, g, window=window, **options),
-            )
+
+    def both(operation, *operands, **more):
+        how = options | more
+        got = jax.jit(partial(getattr(rewritten, operation), **how, form=form, pixels=14))(*operands)
+        want = jax.jit(partial(getattr(reference, operation), **how))(*operands)
         np.testing.assert_array_equal(got, want)
+        return want
+
+    if form == "phases":
+        g = jax.jit(partial(reference.conv, **options))(x, kernel)
+        both("conv_input_gradient", g, kernel, spatial=spatial)
+    else:
+        g = jnp.ones(both("conv", x, kernel).shape)
+        both("conv_weight_gradient", x, g, window=window)
 
 
 @pytest.mark.parametrize(
