@@ -55,9 +55,9 @@ def _dense(theirs: str, ours: str) -> list[Row]:
 
 
 def _resnet18() -> list[Row]:
-    rows = _unit(r"frame_cnn\.conv1", r"frame_cnn\.bn1", "frame_cnn.stem")
+    rows = _unit(r"frame_cnn\.conv1", r"frame_cnn\.bn1", "cnn.stem")
     for block in range(8):
-        theirs, ours = rf"frame_cnn\.layer{block // 2 + 1}\.{block % 2}", f"frame_cnn.blocks.{block}"
+        theirs, ours = rf"frame_cnn\.layer{block // 2 + 1}\.{block % 2}", f"cnn.blocks.{block}"
         rows += _unit(rf"{theirs}\.conv1", rf"{theirs}\.bn1", f"{ours}.units.0")
         rows += _unit(rf"{theirs}\.conv2", rf"{theirs}\.bn2", f"{ours}.units.1")
         rows += _unit(rf"{theirs}\.downsample\.0", rf"{theirs}\.downsample\.1", f"{ours}.shortcut")
@@ -69,10 +69,10 @@ def _mobilenet_v2() -> list[Row]:
     rows = [
         row
         for index, ours in ends.items()
-        for row in _unit(rf"frame_cnn\.features\.{index}\.0", rf"frame_cnn\.features\.{index}\.1", f"frame_cnn.{ours}")
+        for row in _unit(rf"frame_cnn\.features\.{index}\.0", rf"frame_cnn\.features\.{index}\.1", f"cnn.{ours}")
     ]
     for block in range(17):
-        theirs, ours = rf"frame_cnn\.features\.{block + 1}\.conv", f"frame_cnn.blocks.{block}"
+        theirs, ours = rf"frame_cnn\.features\.{block + 1}\.conv", f"cnn.blocks.{block}"
         names = ("expand", "depthwise", "project") if block else ("depthwise", "project")
         for index, name in enumerate(names[:-1]):
             rows += _unit(rf"{theirs}\.{index}\.0", rf"{theirs}\.{index}\.1", f"{ours}.{name}")
@@ -82,9 +82,9 @@ def _mobilenet_v2() -> list[Row]:
 
 
 _LSTM: list[Row] = [
-    (r"lstm\.weight_ih_l0", "sequence.recurrent.cell.dense_i.kernel", kernel),
-    (r"lstm\.weight_hh_l0", "sequence.recurrent.cell.dense_h.kernel", kernel),
-    (r"lstm\.bias_hh_l0", "sequence.recurrent.cell.dense_h.bias", as_is),
+    (r"lstm\.weight_ih_l0", "sequence.recurrent.forward.0.cell.dense_i.kernel", kernel),
+    (r"lstm\.weight_hh_l0", "sequence.recurrent.forward.0.cell.dense_h.kernel", kernel),
+    (r"lstm\.bias_hh_l0", "sequence.recurrent.forward.0.cell.dense_h.bias", as_is),
     *_dense("head", "sequence.head"),
 ]
 

@@ -121,7 +121,7 @@ def program(name: str, *, train: bool) -> tuple[Callable[..., Any], tuple[Any, .
 
     def step(x, labels, params, statistics):
         def loss(params):
-            model = nnx.merge(graph, params, statistics, others())
+            model = nnx.merge(graph, params, statistics, others(), copy=True)
             logits = model(x).astype(jnp.float32)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), nnx.state(
                 model, nnx.BatchStat

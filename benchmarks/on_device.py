@@ -11,7 +11,6 @@ import fnmatch
 import math
 import os
 import platform as host
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,9 +43,7 @@ CALLS = {"cpu": 1, "cuda": 20}  # in one program; on a GPU Python's share of one
 HOPELESS = 1.5  # times the fastest first run: such candidates take no turns
 MARGIN = 1.03  # who wins by less may lose on another day
 FIELDS = ("operation", "key", "kind", "models", "candidate", "microseconds", "spread", "compile seconds", "notes")
-FORMS = {
-    k: v for m in (conv_rewritten, depthwise_rewritten, pool_rewritten) for k, v in getattr(m, "FORMS", {}).items()
-}
+FORMS = {**conv_rewritten.FORMS, **depthwise_rewritten.FORMS, **pool_rewritten.FORMS}
 
 # Of these only the parts are measured, which then choose for themselves.
 ALWAYS = {"conv_lstm of 0 axes": "rewritten", "conv_lstm_stack of 0 axes": "rewritten"}
@@ -84,7 +81,7 @@ def tune(platform: str, only: Sequence[str], *, again: bool) -> None:
     except RuntimeError as error:
         raise UserError(f"no GPU that JAX can use: {error}") from error
     name = cpu_name() if platform == "cpu" else device.device_kind
-    file = tables.RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-kernels.csv"
+    file = tables.RESULTS / f"{tables.slug(name)}-kernels.csv"
     every = model_calls(DTYPE[platform], BATCH[platform])
     wanted = [call for call in every if any(fnmatch.fnmatch(named(call), pattern) for pattern in only)]
     if not wanted:
@@ -96,10 +93,11 @@ def tune(platform: str, only: Sequence[str], *, again: bool) -> None:
     with jax.default_device(device):
         for call in track(wanted, description=name, console=Console(stderr=True)):
             keys = {each: (call.operation, call.key, each) for each in candidates(platform, call)}
-            if not again and all(key in table for key in keys.values()):
+            missing = [each for each, key in keys.items() if again or key not in table]
+            if not missing:
                 continue
             known = {"operation": call.operation, "key": call.key, "kind": call.kind, "models": " ".join(call.models)}
-            for candidate, cells in measured(call, list(keys), CALLS[platform]).items():
+            for candidate, cells in measured(call, missing, CALLS[platform]).items():
                 table[keys[candidate]] = {**known, "candidate": candidate, **cells}
             tables.write(file, by, FIELDS, (table[key] for key in sorted(table)))
     chosen = choices(table.values())
@@ -192,7 +190,7 @@ def choices(rows: Iterable[Mapping[str, str]]) -> dict[str, Any]:
     """What dispatch is to take: rules for kinds and numbers of axes, and calls for which the rule is not the best."""
     times: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
-        if row["microseconds"]:
+        if row.get("microseconds"):
             of_call = times.setdefault((row["operation"], row["kind"], row["key"]), {})
             of_call[row["candidate"]] = float(row["microseconds"])
     groups: dict[str, list[dict[str, float]]] = {}

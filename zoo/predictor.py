@@ -12,6 +12,7 @@ from zoo import hub, registry
 from zoo.data.transforms import Preprocessing
 from zoo.errors import UserError
 from zoo.registry import ModelCard
+from zoo.stream import Stream
 
 
 class Predictor:
@@ -65,6 +66,24 @@ class Classifier(Predictor):
         if not hasattr(self.model, "features"):
             raise UserError(f"{self.card.name} is a {self.card.arch}, which gives no features")
         return self._of_clips(video, "features").mean(axis=0)
+
+    def stream(self, streams: int | None = None, *, resume: Any = None) -> Stream:
+        """A video as it comes, frame by frame: `with predictor.stream() as stream: stream.push(frame)`.
+
+        Args:
+          streams: so many videos side by side, a frame of each at a time.
+          resume: path of a file that `Stream.save` wrote.
+
+        Raises:
+          UserError: the model needs the whole clip, or `resume` is not of this model.
+        """
+        if not getattr(self.model, "is_causal", False):
+            way_out = "a causal recurrent one, such as cnn_lstm_kinetics, does not"
+            raise UserError(f"{self.card.name} needs the whole clip before it answers; {way_out}")
+        made = Stream(self.card, self.model, self.preprocess, streams)
+        if resume is not None:
+            made.resume(resume)
+        return made
 
     def _of_clips(self, video: Any, method: str) -> np.ndarray:
         graph, state = nnx.split(self.model)

@@ -34,10 +34,12 @@ State = dict[str, Any]
 class Arguments:
     """Trains a model and shows how it learns."""
 
-    model: str
+    model: str | None = None
     """What to train: cnn_2d, lstm, video_gen."""
+    config: str | None = None
+    """An experiment in zoo/configs, such as cnn_lstm_motion; without it the one that is called like the model."""
     preset: str = "default"
-    """A preset of the model's experiment in zoo/configs."""
+    """A preset of the experiment."""
     dataset: str | None = None
     """Another data set than the experiment's: digits, moving_digits or tfds:NAME."""
     steps: int | None = None
@@ -293,7 +295,12 @@ class StopRequest:
 
 def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     given = {flag: value for flag in _FLAGS if (value := getattr(arguments, flag)) is not None}
-    config = dataclasses.replace(configs.experiment(arguments.model, arguments.preset), **given)
+    name = arguments.config or arguments.model
+    if name is None:
+        raise UserError(f"say what to train with --model or --config: {', '.join(configs.trainable())}")
+    config = dataclasses.replace(configs.experiment(name, arguments.preset), **given)
+    if arguments.config and arguments.model not in (None, config.model):
+        raise UserError(f"--config {arguments.config} trains {config.model}, not {arguments.model}; leave out --model")
     config.check()
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = arguments.runs / f"{config.model}-{config.dataset.replace(':', '-').replace('/', '-')}-{started}"
@@ -320,7 +327,7 @@ def _resumed_run(arguments: Arguments, folder: Path) -> tuple[TrainConfig, Path]
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
     config = TrainConfig.from_json(path.read_text(encoding="utf-8"))
-    if config.model != arguments.model:
+    if arguments.model not in (None, config.model):
         raise UserError(f"{folder} is a run of {config.model}, not of {arguments.model}")
     for flag in sorted(_FLAGS):
         value = getattr(arguments, flag)

@@ -7,6 +7,7 @@
   frames: 3D as lax's 2D, with frames folded into the batch or onto the channels (rewritten_frames.py).
   phases: the input gradient of strides as lax's convolutions without (rewritten_phases.py). The other forms of input
     gradients have such phases too.
+  rule: one of those above by a rule of thumb, for windows that nobody measured.
 
 All but the first are for CPUs, and work a block of about `pixels` outputs at a time (rewritten_blocks.py). Axes along
 which the window has one tap are folded away first. Groups are a batch of products.
@@ -35,12 +36,13 @@ _BLOCKS: tuple[Mapping[str, Any], ...] = (
     {"form": "im2col", "pixels": 2048},
     {"form": "taps", "pixels": 1024},
 )
+_RULE: Mapping[str, Any] = {"form": "rule"}
 _WINOGRAD: tuple[Mapping[str, Any], ...] = ({"form": "winograd", "pixels": 1024}, {"form": "winograd", "pixels": 4096})
 
 FORMS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "conv": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, {"form": "frames"}),
-    "conv_input_gradient": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, {"form": "frames"}, {"form": "phases"}),
-    "conv_weight_gradient": ({"form": "product"}, *_BLOCKS),
+    "conv": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, {"form": "frames"}, _RULE),
+    "conv_input_gradient": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, {"form": "frames"}, {"form": "phases"}, _RULE),
+    "conv_weight_gradient": ({"form": "product"}, *_BLOCKS, _RULE),
 }
 """What the tuner tries for each operation."""
 
@@ -71,7 +73,7 @@ def conv(
     """x `[N, *spatial, C]`, kernel `[*window, C / groups, F]` to `[N, *spatial', F]` in x's dtype.
 
     Args:
-      form: one of the module's list; None folds rows where that serves the call, and is a rule of thumb elsewhere.
+      form: one of the module's list; None is "rows" where that serves the call, and "rule" elsewhere.
       pixels: outputs of a block.
       outputs: those of a row that share a step, of form "rows" alone.
 
@@ -83,7 +85,7 @@ def conv(
         return rows.conv(x, kernel, **options, outputs=outputs)
     window = Window(kernel.shape[:-2], tuple(strides), tuple(dilation))
     channels = kernel.shape[-2]
-    form = form or _rule("conv", window, channels, groups)
+    form = _rule("conv", window, channels, groups) if form in (None, "rule") else form
     _check("conv", form, window, x.shape, channels, groups)
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -121,7 +123,7 @@ def conv_input_gradient(
         return rows.conv_input_gradient(g, kernel, **options, outputs=outputs)
     window = Window(kernel.shape[:-2], tuple(strides), tuple(dilation))
     channels = kernel.shape[-1] // groups
-    form = form or _rule("conv_input_gradient", window, channels, groups)
+    form = _rule("conv_input_gradient", window, channels, groups) if form in (None, "rule") else form
     _check("conv_input_gradient", form, window, g.shape, channels, groups)
 
     def plain(g: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -160,7 +162,7 @@ def conv_weight_gradient(
         return rows.conv_weight_gradient(x, g, **options, outputs=outputs)
     sliding = Window(tuple(window), tuple(strides), tuple(dilation))
     channels = kernel.shape[-2]
-    form = form or _rule("conv_weight_gradient", sliding, channels, groups)
+    form = _rule("conv_weight_gradient", sliding, channels, groups) if form in (None, "rule") else form
     _check("conv_weight_gradient", form, sliding, x.shape, channels, groups)
 
     def plain(x: jax.Array, g: jax.Array) -> jax.Array:

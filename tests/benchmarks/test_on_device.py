@@ -123,7 +123,7 @@ def test_calls_are_named_as_dispatch_looks_them_up(monkeypatch):
             return False
 
     monkeypatch.setattr(model_calls, "CONV_LSTM", ())
-    monkeypatch.setattr(model_calls, "INPUTS", {"cnn_2d": ({}, ((224, 224, 3),))})
+    monkeypatch.setattr(model_calls, "INPUTS", {"cnn_2d": (partial(zoo.create, "cnn_2d"), ((224, 224, 3),))})
     monkeypatch.setattr(dispatch, "_tuned", lambda platform: Table())
     calls = model_calls.model_calls("float32", 2)
     assert {call.operation for call in calls} >= {"conv", "conv_weight_gradient", "max_pool_gradient"}

@@ -50,6 +50,7 @@ OF_FORM = {
     "winograd": "clip",
     "frames": "clip",
     "phases": "image, strided",
+    "rule": "image, grouped",
 }
 
 

@@ -15,6 +15,7 @@ TINY = {
     "cnn_lstm": ({"num_classes": 5, "frame_cnn": "cnn_2d", "hidden_features": 8}, [(2, 3, 16, 16, 3)]),
     "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
+    "inception_v1": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
     "mc3_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "mobilenet_v2": ({"num_classes": 5}, [(2, 32, 32, 3)]),

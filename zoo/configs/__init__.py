@@ -1,4 +1,4 @@
-"""Experiments: one file a model, each with its presets, what they cost and what to expect."""
+"""Experiments, one file each, called like the model or like what it learns: presets, cost, what to expect."""
 
 import dataclasses
 import importlib
@@ -74,19 +74,19 @@ def _tuples(value: Any) -> Any:
 
 
 def trainable() -> list[str]:
-    """Models that have an experiment, sorted."""
+    """Names of all experiments, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def experiment(model: str, preset: str = "default") -> TrainConfig:
-    """The config of a model's preset.
+def experiment(name: str, preset: str = "default") -> TrainConfig:
+    """The config of an experiment's preset.
 
     Raises:
-      UserError: no experiment for the model, or no such preset.
+      UserError: no such experiment, or no such preset.
     """
-    if model not in trainable():
-        raise registry.unknown("model to train", model, trainable())
-    presets = importlib.import_module(f"zoo.configs.{model}").PRESETS
+    if name not in trainable():
+        raise registry.unknown("model to train", name, trainable())
+    presets = importlib.import_module(f"zoo.configs.{name}").PRESETS
     if preset not in presets:
-        raise UserError(f"{model} has no preset {preset!r}; it has {', '.join(presets)}")
+        raise UserError(f"{name} has no preset {preset!r}; it has {', '.join(presets)}")
     return presets[preset]

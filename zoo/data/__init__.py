@@ -4,12 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo import registry
+from zoo.data.digit_motion import DigitMotion
 from zoo.data.digits import Digits
 from zoo.data.moving_digits import MovingDigits
 from zoo.data.tfds import TensorFlowDataset
 from zoo.errors import UserError
 
-DATASETS: dict[str, Callable[..., Any]] = {"digits": Digits, "moving_digits": MovingDigits}
+DATASETS: dict[str, Callable[..., Any]] = {
+    "digits": Digits,
+    "digit_motion": DigitMotion,
+    "moving_digits": MovingDigits,
+}
 
 
 def open_dataset(name: str, split: str, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -45,3 +46,19 @@ def clip_times(duration: float, *, num_frames: int, frame_rate: float, num_clips
         )
     first = np.round(np.linspace(0, max(0, spare), num_clips) if num_clips > 1 else np.array([max(0, spare) // 2]))
     return np.minimum(first[:, None] + np.arange(num_frames), samples - 1) / frame_rate
+
+
+def at_rate(frames: Iterable[tuple[float, np.ndarray]], frame_rate: float) -> Iterator[tuple[float, np.ndarray]]:
+    """The frame shown at each multiple of 1 / frame_rate: a sequence of (seconds, frame) at another rate.
+
+    For sequences that are read once, as they come. The last is that of the last frame's own time.
+    """
+    tick, shown, seconds = 0, None, 0.0
+    for seconds, frame in frames:
+        while shown is not None and tick / frame_rate < seconds - _ROUNDING:
+            yield tick / frame_rate, shown
+            tick += 1
+        shown = frame
+    while shown is not None and tick / frame_rate <= seconds + _ROUNDING:
+        yield tick / frame_rate, shown
+        tick += 1

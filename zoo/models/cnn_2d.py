@@ -4,11 +4,16 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
 from zoo.models.layers import Conv, max_pool
 from zoo.registry import register_model
+
+
+_WIDTHS = (32, 64, 128)
+_GRID = 4  # cells a side that frame features tell apart: where something is, and so where it goes
 
 
 class CNN2D(nnx.Module):
@@ -17,15 +22,18 @@ class CNN2D(nnx.Module):
     Call with images `[B, H, W, channels]`, or a video `[B, T, H, W, channels]`, which is read frame by frame and its
     logits averaged over time; float in about [-1, 1], H = W = image_size. Returns logits `[B, num_classes]`.
     num_classes None leaves the dense layer out, for use as another network's frame CNN.
+
+    Attributes:
+      frame_feature_size: what `frame_features` gives of a frame: 2048, less for images below 32 pixels.
     """
 
-    frame_feature_size = 128
-
     def __init__(self, num_classes: int | None, image_size: int, channels: int, *, rngs: nnx.Rngs):
-        widths = (channels, 32, 64, self.frame_feature_size)
+        widths = (channels, *_WIDTHS)
         self.convs = nnx.List([Conv(before, after, (3, 3), rngs=rngs) for before, after in itertools.pairwise(widths)])
-        flat = (image_size // 8) ** 2 * self.frame_feature_size
-        self.head = None if num_classes is None else nnx.Linear(flat, num_classes, rngs=rngs)
+        side = image_size // 8
+        self.cells = _cells(side, min(side, _GRID))
+        self.frame_feature_size = len(self.cells) ** 2 * _WIDTHS[-1]
+        self.head = None if num_classes is None else nnx.Linear(side**2 * _WIDTHS[-1], num_classes, rngs=rngs)
 
     def _feature_map(self, x: Float[Any, "..."]) -> jax.Array:
         for conv in self.convs:
@@ -33,11 +41,13 @@ class CNN2D(nnx.Module):
         return x
 
     def frame_features(self, x: Float[Any, "*batch height width channels"]) -> Float[jax.Array, "*batch features"]:
-        """`[..., H, W, channels]` to `[..., 128]`: the last feature map, averaged over space."""
-        return self._feature_map(x).mean((-3, -2))
+        """The last feature map, averaged over each cell of a grid of 4x4, cell by cell."""
+        cells = jnp.asarray(self.cells, x.dtype)
+        cells = jnp.einsum("yh,xw,...hwc->...yxc", cells, cells, self._feature_map(x))
+        return cells.reshape(*cells.shape[:-3], -1)
 
     def features(self, x: Float[Any, "batch time height width channels"]) -> Float[jax.Array, "batch features"]:
-        """`[B, T, H, W, channels]` to `[B, 128]`: frame features averaged over time."""
+        """Of video `[B, T, H, W, channels]`: frame features averaged over time."""
         return self.frame_features(x).mean(1)
 
     def __call__(self, x: Float[Any, "batch *time height width channels"]) -> Float[jax.Array, "batch classes"]:
@@ -46,6 +56,12 @@ class CNN2D(nnx.Module):
         maps = self._feature_map(x)
         logits = self.head(maps.reshape(*maps.shape[:-3], -1))
         return logits.mean(1) if x.ndim == 5 else logits
+
+
+def _cells(size: int, count: int) -> tuple[tuple[float, ...], ...]:
+    """Weights `[count][size]` that average `size` pixels in `count` cells; cells share a pixel where they have to."""
+    ends = [(cell * size // count, -(-(cell + 1) * size // count)) for cell in range(count)]
+    return tuple(tuple((start <= pixel < end) / (end - start) for pixel in range(size)) for start, end in ends)
 
 
 @register_model

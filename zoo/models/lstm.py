@@ -3,32 +3,23 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from zoo.models.recurrent import SequenceClassifier
 from zoo.registry import register_model
 
 
-class LSTM(nnx.Module):
-    """Reads a sequence step by step (Hochreiter and Schmidhuber 1997) and classifies it by the last hidden state.
+class LSTM(SequenceClassifier):
+    """Reads a sequence step by step and classifies it by the last hidden state.
 
     Call with `[B, T, ...]` float, everything behind time flattened to `in_features` a step: an image `[B, 28, 28]` or
     `[B, 28, 28, 1]` is read row by row with in_features=28. Returns logits `[B, num_classes]`.
     """
 
-    def __init__(self, in_features: int, hidden_features: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
-        self.hidden_features = hidden_features
-        self.recurrent = nnx.RNN(nnx.OptimizedLSTMCell(in_features, hidden_features, rngs=rngs))
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(hidden_features, num_classes, rngs=rngs)
-
     def features(self, x: Float[Any, "batch time ..."]) -> Float[jax.Array, "batch hidden"]:
         """The last hidden state `[B, hidden_features]`."""
-        # Left to itself, RNN would draw a random key for the zeros it starts from.
-        zeros = jnp.zeros((len(x), self.hidden_features), x.dtype)
-        hidden: Any = self.recurrent(x.reshape(*x.shape[:2], -1), initial_carry=(zeros, zeros))
-        return hidden[:, -1]
+        return super().features(x.reshape(*x.shape[:2], -1))
 
     def __call__(self, x: Float[Any, "batch time ..."]) -> Float[jax.Array, "batch classes"]:
         return self.head(self.dropout(self.features(x)))
@@ -39,4 +30,4 @@ def lstm(
     *, in_features: int = 1, hidden_features: int = 64, num_classes: int = 10, dropout: float = 0.5, rngs: nnx.Rngs
 ) -> LSTM:
     """LSTM(64) on (28, 1), dropout 0.5, Dense(10)."""
-    return LSTM(in_features, hidden_features, num_classes, dropout, rngs=rngs)
+    return LSTM(in_features, hidden_features, num_classes, dropout=dropout, rngs=rngs)

@@ -86,7 +86,7 @@ class ResNet3D(nnx.Module):
         self,
         stem: Callable[..., nnx.Module],
         convolutions: tuple[Callable[..., nnx.Module], ...],
-        num_classes: int,
+        num_classes: int | None,
         *,
         rngs: nnx.Rngs,
     ):
@@ -100,7 +100,8 @@ class ResNet3D(nnx.Module):
             ]
             before = features
         self.blocks = nnx.List(blocks)
-        self.logits = nnx.Linear(before, num_classes, rngs=rngs)
+        self.feature_size = before
+        self.logits = None if num_classes is None else nnx.Linear(before, num_classes, rngs=rngs)
 
     def features(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch 512"]:
         """`[B, 512]`: the last activations averaged over time and space."""
@@ -111,6 +112,8 @@ class ResNet3D(nnx.Module):
 
     def __call__(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch classes"]:
         """Logits `[B, num_classes]`."""
+        if self.logits is None:
+            raise ValueError("this network was made without classes (num_classes=None); call features")
         return self.logits(self.features(x))
 
 
@@ -131,18 +134,18 @@ _STEM_FACTORISED = partial(Stem, (3, 45, (1, 7, 7), (1, 2, 2)), (45, 64, (3, 1, 
 
 
 @register_model
-def r3d_18(*, num_classes: int = 400, rngs: nnx.Rngs) -> ResNet3D:
+def r3d_18(*, num_classes: int | None = 400, rngs: nnx.Rngs) -> ResNet3D:
     """R3D-18, 33.4M parameters: every convolution 3x3x3."""
     return ResNet3D(_STEM_3D, (_full,) * 4, num_classes, rngs=rngs)
 
 
 @register_model
-def mc3_18(*, num_classes: int = 400, rngs: nnx.Rngs) -> ResNet3D:
+def mc3_18(*, num_classes: int | None = 400, rngs: nnx.Rngs) -> ResNet3D:
     """MC3-18, 11.7M parameters: 3D convolutions in the first level, 2D ones behind it."""
     return ResNet3D(_STEM_3D, (_full, _spatial, _spatial, _spatial), num_classes, rngs=rngs)
 
 
 @register_model
-def r2plus1d_18(*, num_classes: int = 400, rngs: nnx.Rngs) -> ResNet3D:
+def r2plus1d_18(*, num_classes: int | None = 400, rngs: nnx.Rngs) -> ResNet3D:
     """R(2+1)D-18, 31.5M parameters: every 3D convolution split into one in space and one in time."""
     return ResNet3D(_STEM_FACTORISED, (Factorised,) * 4, num_classes, rngs=rngs)

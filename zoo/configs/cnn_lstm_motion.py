@@ -1,0 +1,38 @@
+"""A CNN-LSTM that tells which way and how fast a digit moves, which no single frame shows.
+
+python -m zoo.train --config cnn_lstm_motion
+
+The presets `single_frame` and `mean` are the same network, budget and data on one frame of each clip, and with a mean
+over time in place of the LSTM.
+"""
+
+import dataclasses
+
+from zoo.configs import TrainConfig
+
+_CNN_LSTM = {
+    "frame_cnn": "cnn_2d",
+    "frame_cnn_options": {"image_size": 32, "channels": 1},
+    "hidden_features": 128,
+    "dropout": 0.2,
+}
+
+_DEFAULT = TrainConfig(
+    model="cnn_lstm",
+    options=_CNN_LSTM,
+    task="classification",
+    dataset="digit_motion",
+    dataset_options={"num_frames": 8, "size": 32},
+    steps=600,
+    batch_size=32,
+    learning_rate=1e-3,
+    weight_decay=1e-2,
+    evaluation_items=1600,
+    evaluate_every=150,
+)
+
+PRESETS = {
+    "default": _DEFAULT,
+    "single_frame": dataclasses.replace(_DEFAULT, dataset_options={"num_frames": 1, "size": 32}),
+    "mean": dataclasses.replace(_DEFAULT, options=_CNN_LSTM | {"num_layers": 0, "readout": "mean"}),
+}
