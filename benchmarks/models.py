@@ -69,7 +69,7 @@ RATE = 1e-3  # of the training steps: enough to see each parameter's change, too
 PEAK_SIZE = 2048
 SCREENING = 3  # turns of each of PyTorch's forms, before the fastest runs against ours
 TURN_SECONDS = 0.3  # of calls in one turn, or one call
-PAUSE_SECONDS = 0.02  # between turns, in which the threads of the other go to sleep
+PAUSE_SECONDS = 0.5  # between turns: threads of the other wait for work for a while, and take it from whoever has some
 
 
 @dataclasses.dataclass(frozen=True)

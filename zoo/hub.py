@@ -11,6 +11,7 @@ cache, then in the published package or at the published address; what comes fro
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -18,7 +19,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,20 +130,20 @@ def weights_of(model: nnx.Module) -> dict[str, Any]:
     return named(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState))))
 
 
-def save_weights(tree: dict[str, Any], directory: str | Path) -> None:
+def save_weights(tree: dict[str, Any], directory: str | Path, dtype: Any = np.float32) -> None:
     """Writes a weight tree as an Orbax checkpoint in which no file reaches 20 MB.
 
-    Arrays are gathered from their devices first and floating-point ones become float32, so the checkpoint does not
+    Arrays are gathered from their devices first and floating-point ones become `dtype`, so the checkpoint does not
     remember where or in which precision the network ran. A checkpoint that is already there is replaced at the end.
 
     Raises:
       UserError: the folder cannot be written, or the disk is full; nothing half-written stays.
     """
     with new_folder(Path(directory).absolute()) as new:
-        _write_tree(tree, new)
+        _write_tree(tree, new, dtype)
 
 
-def _write_tree(tree: dict[str, Any], directory: Path) -> None:
+def _write_tree(tree: dict[str, Any], directory: Path, dtype: Any = np.float32) -> None:
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
@@ -150,7 +151,7 @@ def _write_tree(tree: dict[str, Any], directory: Path) -> None:
     context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
     context.array.saving.enable_write_sharding_file = False
     with context:
-        ocp.save(str(directory), jax.tree.map(_host_array, tree))
+        ocp.save(str(directory), jax.tree.map(functools.partial(_host_array, dtype=dtype), tree))
     # Orbax writes this machine's path into it; only the file's presence is ever asked for.
     (directory / "commit_success.txt").write_text("committed\n", encoding="utf-8")
 
@@ -186,10 +187,21 @@ def new_folder(directory: Path, *, replace: bool = True, way_out: str = "") -> I
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+def load_weights(model: nnx.Module, card: ModelCard, **placing: Any) -> nnx.Module:
+    """A copy of `model` with a published model's weights; `placing` as for `restore_weights`.
+
+    Raises:
+      UserError: they cannot be had, or do not fit.
+    """
+    beneath = {path: fetch(registry.card(name)) for path, name in (card.source.beneath or {}).items()}
+    return restore_weights(model, fetch(card), beneath=beneath, **placing)
+
+
 def restore_weights(
     model: nnx.Module,
     directory: str | Path,
     *,
+    beneath: Mapping[str, Path] | None = None,
     sharding: Placement | None = None,
     device: jax.Device | None = None,  # pyright: ignore[reportInvalidTypeForm]
     dtype: Any = None,
@@ -198,23 +210,21 @@ def restore_weights(
 
     Args:
       model: tells names and shapes; abstract (from `nnx.eval_shape`) or real. It is left as it was.
+      beneath: checkpoints of parts of the network, by the part's path, for what `directory` does not hold.
       sharding: one for every array, or a function of an array's path and shape.
       device: where the arrays go if no sharding is given; JAX's default device if neither is.
-      dtype: floating-point parameters are cast to it; batch statistics stay as they are stored, in float32.
+      dtype: floating-point parameters are cast to it; without it all arrays are float32, as batch statistics always
+        are, in whatever precision they were stored.
 
     Raises:
       UserError: no checkpoint is there, or its names and shapes are not the network's; all differences are told.
     """
     from orbax.checkpoint import v1 as ocp
 
-    directory = Path(directory).absolute()
-    try:
-        stored = ocp.metadata(str(directory)).metadata
-    except (OSError, ocp.errors.InvalidLayoutError) as error:
-        raise UserError(f"{directory} holds no checkpoint") from error
-    if not isinstance(stored, dict):
-        raise UserError(f"the checkpoint in {directory} is damaged: it does not say what it holds")
-    stored = dict(_leaves(stored))
+    parts = {tuple(filter(None, path.split("."))): Path(folder).absolute() for path, folder in (beneath or {}).items()}
+    parts[()] = Path(directory).absolute()  # the last, and so above the others
+    found = {prefix: _stored(folder) for prefix, folder in parts.items()}
+    stored = {(*prefix, *name): array for prefix, arrays in found.items() for name, array in arrays.items()}
     graph, parameters, random, rest = nnx.split(model, nnx.Param, nnx.RngState, ...)
     _check_fit(stored, dict(_leaves(weights_of(model))), f"the weights in {directory}")
     default = jax.sharding.SingleDeviceSharding(device) if device else jnp.zeros(()).sharding
@@ -226,16 +236,46 @@ def restore_weights(
             chosen.shard_shape(array.shape)
         except ValueError as error:
             raise UserError(f"{'.'.join(path)} {array.shape} cannot be laid out as {chosen}") from error
-        cast = path in casts and jnp.issubdtype(array.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(array.shape, dtype if cast else array.dtype, sharding=chosen)
+        kept = jnp.float32 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype
+        return jax.ShapeDtypeStruct(array.shape, dtype if path in casts else kept, sharding=chosen)
 
-    loaded = ocp.load(str(directory), _nest({path: target(path, array) for path, array in stored.items()}))
-    weights = dict(_leaves(loaded))
+    weights = {}
+    for prefix, folder in parts.items():
+        wanted = _nest({name: target((*prefix, *name), array) for name, array in found[prefix].items()})
+        weights |= {(*prefix, *name): array for name, array in _leaves(ocp.load(str(folder), wanted))}
 
     def fill(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
         return variable.replace(weights[tuple(map(str, path))])
 
     return nnx.merge(graph, nnx.map_state(fill, parameters), _concrete(random), nnx.map_state(fill, rest))
+
+
+def _stored(directory: Path) -> dict[tuple[str, ...], Any]:
+    """Paths, shapes and dtypes of what a checkpoint holds."""
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        stored = ocp.metadata(str(directory.absolute())).metadata
+    except (OSError, ocp.errors.InvalidLayoutError) as error:
+        raise UserError(f"{directory} holds no checkpoint") from error
+    if not isinstance(stored, dict):
+        raise UserError(f"the checkpoint in {directory} is damaged: it does not say what it holds")
+    return dict(_leaves(stored))
+
+
+def start_from(model: nnx.Module, path: str, card: ModelCard) -> None:
+    """Puts a published model's weights into a part of a network, in place.
+
+    Args:
+      path: of the part, as attribute names with dots between; "" is the whole network.
+
+    Raises:
+      UserError: the weights cannot be had, or do not fit.
+    """
+    part: Any = model
+    for name in filter(None, path.split(".")):
+        part = getattr(part, name)
+    nnx.update(part, nnx.state(load_weights(part, card), nnx.Not(nnx.RngState)))
 
 
 def _concrete(random: nnx.State) -> nnx.State:
@@ -286,6 +326,6 @@ def _nest(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
     return tree
 
 
-def _host_array(value: Any) -> np.ndarray:
+def _host_array(value: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(value)
-    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array

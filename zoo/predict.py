@@ -86,7 +86,9 @@ def _follow(arguments: Arguments, predictor: Any) -> None:
         print(f"{stream.frames} frames, {rate:.1f} a second, {frames.dropped()} dropped", file=sys.stderr)
     if answers:
         path = arguments.timeline or _free(Path(Path(arguments.file).stem + "-timeline.png"))
-        print(f"wrote {timeline.draw(times, answers, f'{arguments.file}, by {arguments.model}', path)}", file=sys.stderr)
+        print(
+            f"wrote {timeline.draw(times, answers, f'{arguments.file}, by {arguments.model}', path)}", file=sys.stderr
+        )
 
 
 @dataclasses.dataclass(frozen=True)

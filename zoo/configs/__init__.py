@@ -16,6 +16,7 @@ class TrainConfig:
 
     Args:
       model, options: the arguments of `zoo.create`.
+      start: published models whose weights parts of the network start from, by the part's path ("" for all of it).
       task: a name in `zoo.tasks.TASKS`; `task_options` its arguments.
       dataset: a name that `zoo.data.open_dataset` takes; `dataset_options` its arguments.
       steps, batch_size: optimizer steps, clips a step.
@@ -38,6 +39,7 @@ class TrainConfig:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     task_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     dataset_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    start: dict[str, str] = dataclasses.field(default_factory=dict)
     optimizer: str = "adamw"
     warmup_steps: int = 30
     weight_decay: float = 0.0

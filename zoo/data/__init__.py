@@ -7,6 +7,7 @@ from zoo import registry
 from zoo.data.digit_motion import DigitMotion
 from zoo.data.digits import Digits
 from zoo.data.moving_digits import MovingDigits
+from zoo.data.real_clips import RealClips
 from zoo.data.tfds import TensorFlowDataset
 from zoo.errors import UserError
 
@@ -14,6 +15,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
     "digits": Digits,
     "digit_motion": DigitMotion,
     "moving_digits": MovingDigits,
+    "real_clips": RealClips,
 }
 
 

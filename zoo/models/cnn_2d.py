@@ -11,7 +11,6 @@ from jaxtyping import Float
 from zoo.models.layers import Conv, max_pool
 from zoo.registry import register_model
 
-
 _WIDTHS = (32, 64, 128)
 _GRID = 4  # cells a side that frame features tell apart: where something is, and so where it goes
 

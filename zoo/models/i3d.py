@@ -44,7 +44,6 @@ class Inception(nnx.Module):
     """Four parallel branches whose channels are concatenated: `[B, T, H, W, C]` to `[B, T, H, W, sum of widths]`."""
 
     def __init__(self, in_features: int, widths: tuple[int, int, int, int, int, int], *, rngs: nnx.Rngs):
-        self.in_features = in_features
         self.branch_0 = Unit(in_features, widths[0], 1, rngs=rngs)
         self.branch_1a = Unit(in_features, widths[1], 1, rngs=rngs)
         self.branch_1b = Unit(widths[1], widths[2], 3, rngs=rngs)

@@ -1,9 +1,10 @@
 """I3D on short windows with an LSTM over them: an I3D that answers while the clip still runs.
 
-I3D up to its last two blocks, where nearly all of the work is done, sees each window of 16 frames once and alone. The
-last two blocks, which are 3 steps wide in time, see all windows as one clip: what they made of the latest step is made
-anew when the next window comes, and nothing else is. So the classifier has, after each window, what it would have if
-the clip ended there. It cannot know how the clip goes on; an LSTM along the windows learns what to expect.
+I3D up to its last two blocks, where nearly all of the work is done, goes over each window of 16 frames once: its layers
+remember what was before the window and take it that the picture stays as it is behind it. (With zeros there, as at the
+end of a clip, features are several times as far from those of the whole clip.) The last two blocks begin again with the
+last steps when the next window comes, so that the classifier has, after each window, what it would have if the clip
+ended there. How the clip goes on it cannot know; an LSTM along the windows learns what to expect.
 """
 
 from typing import Any
@@ -14,10 +15,14 @@ from flax import nnx
 from jaxtyping import Float
 
 from zoo.models.i3d import I3D
+from zoo.models.i3d_pieces import Before, Piece
+from zoo.models.layers import max_pool
 from zoo.models.recurrent import Recurrent
 from zoo.registry import register_model
 
 _STEPS = 2  # of the last blocks, 8 frames each, that a window of 16 frames gives
+
+type State = dict[str, Any]
 
 
 class I3DLSTM(nnx.Module):
@@ -31,108 +36,132 @@ class I3DLSTM(nnx.Module):
 
     def __init__(self, num_classes: int, hidden_features: int, *, rngs: nnx.Rngs):
         self.i3d = I3D(num_classes, rngs=rngs)
-        features = self.i3d.feature_size
+        features, num_layers = 2 * self.i3d.feature_size, int(hidden_features > 0)
         self.recurrent = Recurrent(
-            2 * features, hidden_features, cell="lstm", num_layers=1, bidirectional=False, rngs=rngs
+            features, hidden_features, cell="lstm", num_layers=num_layers, bidirectional=False, rngs=rngs
         )
         # From zeros, so that training starts from I3D's own answer.
         zeros = nnx.initializers.zeros
-        self.correction = nnx.Linear(hidden_features, num_classes, kernel_init=zeros, rngs=rngs)
+        self.correction = nnx.Linear(hidden_features, num_classes, kernel_init=zeros, rngs=rngs) if num_layers else None
 
-    def lower(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch windows 2 rows columns 832"]:
-        """What the last two blocks see of each window."""
-        x = jnp.concatenate([x, *[x[:, -1:]] * (-x.shape[1] % self.window)], axis=1)
-        maps = self.i3d.lower(x.reshape(-1, self.window, *x.shape[2:]))
-        return maps.reshape(len(x), -1, *maps.shape[1:])
+    def initial_state(self, batch: int, dtype: Any, size: int = 224) -> State:
+        """What `along` starts from, for frames of `size` pixels a side.
 
-    def initial_state(self, batch: int, dtype: Any, size: int = 7) -> dict[str, Any]:
-        """What `along` starts from.
-
-        steps `[batch]` seen so far; input, middle `[B, 2, size, size, 832]`: the last two of mixed_5b's inputs, and the last
-        two of its outputs that no further step changes; first `[B, 1024]`: the first step's features, total: the sum of
-        those of all steps that no further one changes; recurrent: the LSTM's.
+        lower, block_b, block_c: what the layers of I3D's lower part and of its last two blocks remember. input, middle:
+        the one step of the last two blocks' inputs that they begin with again. steps `[batch]`: how many were seen.
+        first `[batch, 1024]`: the features of the first; total: the sum of the features of those that no further step
+        changes. recurrent: the LSTM's.
         """
-        inputs, middle = self.i3d.mixed_5b.in_features, self.i3d.mixed_5b.features
-        features = jnp.zeros((batch, self.i3d.feature_size), dtype)
-        return {
-            "steps": jnp.zeros(batch, jnp.int32),
-            "input": jnp.zeros((batch, 2, size, size, inputs), dtype),
-            "middle": jnp.zeros((batch, 2, size, size, middle), dtype),
-            "first": features,
-            "total": features.astype(jnp.float32),
-            "recurrent": self.recurrent.initial_state(batch, dtype),
-        }
 
-    def upper(self, state: dict[str, Any], maps: jax.Array) -> tuple[dict[str, Any], jax.Array, jax.Array]:
+        def after_a_window(x: jax.Array) -> State:
+            maps, lower = self._lower(None, x)
+            features = jnp.zeros((batch, self.i3d.feature_size), dtype)
+            return {"lower": lower} | self._upper(
+                {
+                    "block_b": None,
+                    "block_c": None,
+                    "input": maps[:, :1],
+                    "middle": jnp.zeros((*maps[:, :1].shape[:-1], self.i3d.mixed_5b.features), dtype),
+                    "steps": jnp.zeros(batch, jnp.int32),
+                    "first": features,
+                    "total": features.astype(jnp.float32),
+                },
+                maps,
+            )[0]
+
+        shapes = jax.eval_shape(after_a_window, jax.ShapeDtypeStruct((batch, self.window, size, size, 3), dtype))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return zeros | {"recurrent": self.recurrent.initial_state(batch, dtype)}
+
+    def _lower(self, before: Before | None, x: jax.Array) -> tuple[jax.Array, Before]:
+        """What the last two blocks see of a window `[B, 16, H, W, 3]`: `[B, 2, H / 32, W / 32, 832]`."""
+        piece = Piece(before, guess="last")
+        x = piece.unit(self.i3d.conv_1a, x)
+        x = max_pool(x, window=(1, 3, 3), strides=(1, 2, 2), padding="SAME")
+        x = piece.unit(self.i3d.conv_2c, self.i3d.conv_2b(x))
+        x = max_pool(x, window=(1, 3, 3), strides=(1, 2, 2), padding="SAME")
+        x = piece.block(self.i3d.mixed_3c, piece.block(self.i3d.mixed_3b, x))
+        x = piece.pool(x, (3, 3, 3), (2, 2, 2))
+        for name in ("mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f"):
+            x = piece.block(getattr(self.i3d, name), x)
+        return max_pool(x, window=(2, 2, 2), strides=2, padding="SAME"), piece.after
+
+    def _upper(self, state: State, maps: jax.Array) -> tuple[State, tuple[jax.Array, jax.Array]]:
         """The last two blocks on one more window `[B, 2, rows, columns, 832]`, with n = `steps` steps before it.
 
         Returns:
-          The state, the last activations of the steps n - 2 to n + 1 `[B, 4, rows, columns, 1024]`, and what I3D's
+          The state; the last activations of the steps n - 2 to n + 1 `[B, 4, rows, columns, 1024]`, and what I3D's
           classifier would see if the clip ended here `[B, 1024]`.
         """
-        n = state["steps"]
+        n = state["steps"][:, None]
+        # Windows are 3 steps: of mixed_5b what was made of step n - 1 is no longer right, of mixed_5c that of n - 2.
+        of_b = Piece(state["block_b"], guess="zeros", provisional=1, is_there=n + jnp.arange(-1, 2) >= 0)
+        fresh = of_b.block(self.i3d.mixed_5b, jnp.concatenate([state["input"], maps], axis=1))
+        is_there = n + jnp.arange(-2, 2) >= 0
+        of_c = Piece(state["block_c"], guess="zeros", provisional=2, is_there=is_there)
+        last = of_c.block(self.i3d.mixed_5c, jnp.concatenate([state["middle"], fresh], axis=1))
 
-        def there(x: jax.Array, first: jax.Array) -> jax.Array:
-            """Zeros, as padding has them, for steps before the clip; x's first one is `first`."""
-            is_there = first[:, None] + jnp.arange(x.shape[1]) >= 0
-            return jnp.where(is_there[..., None, None, None], x, 0)
-
-        # Each block runs from one step further back than is wanted: there its window reaches beyond what is here.
-        inputs = jnp.concatenate([state["input"], maps], axis=1)
-        fresh = there(self.i3d.mixed_5b(inputs)[:, 1:], n - 1)
-        middle = jnp.concatenate([state["middle"], fresh], axis=1)
-        last = there(self.i3d.mixed_5c(middle)[:, 1:], n - 2)
-
-        features = last.mean(axis=(2, 3))
-        n = n[:, None]
+        features = jnp.where(is_there[..., None], last.mean(axis=(2, 3)), 0)
         first = jnp.where(n > 2, state["first"], jnp.where(n > 0, features[:, 0], features[:, 2]))
         total = state["total"] + features.astype(jnp.float32).sum(1)
         # I3D averages neighbouring steps and then all of those: the first and the last step count half.
         ends = (first + features[:, -1]).astype(jnp.float32) / 2
         seen = ((total - ends) / (n + 1)).astype(maps.dtype)
-        state = state | {
+        after = {
+            "block_b": of_b.after,
+            "block_c": of_c.after,
+            "input": maps[:, 1:],
+            "middle": fresh[:, 1:2],
             "steps": state["steps"] + _STEPS,
-            "input": maps,
-            "middle": fresh[:, :2],
             "first": first,
             "total": total - features[:, 2:].astype(jnp.float32).sum(1),
         }
-        return state, last, seen
+        return after, (last, seen)
+
+    def lower(
+        self, x: Float[Any, "batch time height width 3"], before: Before
+    ) -> tuple[Float[jax.Array, "batch windows 2 rows columns 832"], Before]:
+        """What the last two blocks see of each window, one after the other; `before` is the state's `lower`."""
+        x = jnp.concatenate([x, *[x[:, -1:]] * (-x.shape[1] % self.window)], axis=1)
+        windows = x.reshape(len(x), -1, self.window, *x.shape[2:]).swapaxes(0, 1)
+
+        def step(before: Before, window: jax.Array) -> tuple[Before, jax.Array]:
+            maps, after = self._lower(before, window)
+            return after, maps
+
+        after, maps = jax.lax.scan(step, before, windows)
+        return maps.swapaxes(0, 1), after
 
     def follow(
-        self, maps: Float[jax.Array, "batch windows 2 rows columns 832"], state: dict[str, Any] | None = None
-    ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
-        """What `lower` gives of each window, seen in turn.
+        self, maps: Float[jax.Array, "batch windows 2 rows columns 832"], state: State
+    ) -> tuple[dict[str, jax.Array], State]:
+        """What becomes of the windows that `lower` made, seen in turn; `state` without its `lower`.
 
         Returns:
-          After each window logits `[B, windows, classes]`, `uncorrected` logits without the LSTM's part, and the last
-          `activations` `[B, windows, 4, rows, columns, 1024]` of `upper`; and the state.
+          After each window `logits` `[B, windows, classes]`, `uncorrected` ones without the LSTM's part, and the last
+          `activations` of the latest four steps `[B, windows, 4, rows, columns, 1024]`; and the state.
         """
-        state = self.initial_state(len(maps), maps.dtype, maps.shape[-2]) if state is None else state
+        state = dict(state)
         recurrent = state.pop("recurrent")
-        graph, weights = nnx.split(self)
-
-        def step(state, maps):
-            state, last, seen = nnx.merge(graph, weights).upper(state, maps)
-            return state, (last, seen)
-
-        state, (last, seen) = jax.lax.scan(step, state, maps.swapaxes(0, 1))
+        state, (last, seen) = jax.lax.scan(self._upper, state, maps.swapaxes(0, 1))
         last, seen = last.swapaxes(0, 1), seen.swapaxes(0, 1)
         now = last[:, :, 2:].mean(axis=(2, 3, 4))
         hidden, recurrent = self.recurrent(jnp.concatenate([seen, now], axis=-1), recurrent)
         uncorrected = self.i3d.classify(seen)
-        logits = uncorrected + self.correction(hidden)
+        logits = uncorrected if self.correction is None else uncorrected + self.correction(hidden)
         return {"logits": logits, "uncorrected": uncorrected, "activations": last}, state | {"recurrent": recurrent}
 
     def along(
-        self, x: Float[Any, "batch time height width 3"], state: dict[str, Any] | None = None
-    ) -> tuple[Float[jax.Array, "batch windows classes"], dict[str, Any]]:
+        self, x: Float[Any, "batch time height width 3"], state: State | None = None
+    ) -> tuple[Float[jax.Array, "batch windows classes"], State]:
         """Logits of all that was seen up to each window, and the state with which the next frames go on.
 
         All but the last piece of a clip have a multiple of 16 frames.
         """
-        found, state = self.follow(self.lower(x), state)
-        return found["logits"], state
+        state = dict(self.initial_state(len(x), x.dtype, x.shape[2]) if state is None else state)
+        maps, lower = self.lower(x, state.pop("lower"))
+        found, state = self.follow(maps, state)
+        return found["logits"], state | {"lower": lower}
 
     def __call__(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch classes"]:
         return self.along(x)[0][:, -1]
@@ -140,5 +169,5 @@ class I3DLSTM(nnx.Module):
 
 @register_model
 def i3d_lstm(*, num_classes: int = 400, hidden_features: int = 512, rngs: nnx.Rngs) -> I3DLSTM:
-    """I3D's 12.7M parameters and an LSTM's; `num_classes` defaults to Kinetics-400."""
+    """I3D's 12.7M parameters and an LSTM's, none with 0 `hidden_features`; `num_classes` defaults to Kinetics-400."""
     return I3DLSTM(num_classes, hidden_features, rngs=rngs)

@@ -1,7 +1,7 @@
 """Inception-v1, the image network that I3D inflates, with I3D's units and names: its kernels summed over time fit here.
 
-Szegedy et al. 2015, "Going Deeper with Convolutions", arXiv:1409.4842, with batch normalisation (Ioffe and Szegedy 2015,
-arXiv:1502.03167).
+Szegedy et al. 2015, "Going Deeper with Convolutions", arXiv:1409.4842, with batch normalisation (Ioffe and Szegedy
+2015, arXiv:1502.03167).
 """
 
 from typing import Any

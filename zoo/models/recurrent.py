@@ -1,7 +1,7 @@
 """What carries a sequence along: recurrent layers, read-outs of all that was seen so far, and their state.
 
-Everything that is causal here can go on where it stopped: what it takes as `state` it gives back after the sequence, and
-a sequence in pieces gives what it gives as a whole.
+Everything that is causal here can go on where it stopped: what it takes as `state` it gives back after the sequence,
+and a sequence in pieces gives what it gives as a whole.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ CELLS = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
 
 
 class Recurrent(nnx.Module):
-    """LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014) layers: `[B, T, in_features]` to `[B, T, features]`.
+    """Layers of LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014), `[B, T, in]` to `[B, T, features]`.
 
     A bidirectional layer reads the sequence backwards as well and concatenates what it knows of each step. No layers at
     all leave the sequence as it is.
@@ -69,7 +69,7 @@ READOUTS = ("last", "mean", "attention")
 
 
 class Readout(nnx.Module):
-    """One vector of all steps so far: the last one's, their mean, or a mean weighted by what a dense layer makes of each.
+    """One vector of all steps so far: the last one, their mean, or a mean weighted by what a dense layer makes of each.
 
     `[B, T, F]` to `[B, T, F]`. The weights of "attention" are a softmax over the steps so far.
     """
@@ -110,7 +110,7 @@ class Readout(nnx.Module):
 
 
 class SequenceClassifier(nnx.Module):
-    """Recurrent layers, a read-out, dropout and a dense layer: features `[B, T, in_features]` to logits `[B, num_classes]`."""
+    """Recurrent layers, a read-out, dropout and a dense layer: `[B, T, in_features]` to logits `[B, num_classes]`."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.tasks.classification import Classification
+from zoo.tasks.distillation import WindowedI3D
 from zoo.tasks.generation import FlowMatching
 
 type Batch = Mapping[str, jax.Array | np.ndarray]
@@ -19,6 +20,10 @@ type Batch = Mapping[str, jax.Array | np.ndarray]
 
 class Task(Protocol):
     """What the training loop needs to know of a task."""
+
+    def prepared(self, source: Any) -> Any:
+        """What is trained or evaluated on in place of the data set's items; mostly the data set itself."""
+        ...
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The scalar to minimise, and scalar figures to report beside it."""
@@ -33,4 +38,8 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, Callable[..., Task]] = {"classification": Classification, "generation": FlowMatching}
+TASKS: dict[str, Callable[..., Task]] = {
+    "classification": Classification,
+    "generation": FlowMatching,
+    "windowed_i3d": WindowedI3D,
+}

@@ -30,6 +30,9 @@ class Classification:
         pixels = batch["video"] if "video" in batch else batch["image"]
         return model(to_float(pixels)).astype(jnp.float32)
 
+    def prepared(self, source: Any) -> Any:
+        return source
+
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         nnx.reseed(model, dropout=key)
         logits = self._logits(model, batch)

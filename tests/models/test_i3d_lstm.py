@@ -1,0 +1,61 @@
+"""I3D on windows: exactly I3D where it knows what I3D knows, and a stream where it does not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from zoo import registry
+from zoo.kernels import avg_pool
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = registry.create("i3d_lstm", num_classes=5, hidden_features=6)
+    # Statistics and biases as a training leaves them: with fresh ones padding is zero before and behind every layer.
+    for i, (_, leaf) in enumerate(nnx.to_flat_state(nnx.state(made, nnx.BatchStat))):
+        leaf.set_value(jax.random.uniform(jax.random.key(i), leaf.shape, minval=0.5, maxval=1.5))
+    for name in ("mixed_5b", "mixed_5c"):
+        for i, (path, leaf) in enumerate(nnx.to_flat_state(nnx.state(getattr(made.i3d, name), nnx.Param))):
+            if path[-1] == "bias":
+                leaf.set_value(jax.random.normal(jax.random.key(i), leaf.shape))
+    made.correction.kernel.set_value(jax.random.normal(jax.random.key(3), made.correction.kernel.shape))
+    made.eval()
+    return made
+
+
+@pytest.mark.parametrize("windows", [1, 2, 4])
+def test_the_last_blocks_see_what_they_see_in_i3d(model, windows):
+    maps = jax.random.uniform(jax.random.key(0), (2, windows, 2, 2, 2, 832))
+    state = model.initial_state(2, jnp.float32, size=64)
+    del state["lower"]
+    found, _ = model.follow(maps, state)
+    for seen in range(1, windows + 1):
+        whole = maps[:, :seen].reshape(2, 2 * seen, 2, 2, 832)
+        activations = model.i3d.mixed_5c(model.i3d.mixed_5b(whole))
+        pooled = avg_pool(activations, window=(2, 2, 2), strides=1)
+        expected = model.i3d.classify(pooled).mean((1, 2, 3))
+        np.testing.assert_allclose(found["uncorrected"][:, seen - 1], expected, rtol=1e-4, atol=1e-4)
+        latest = min(4, 2 * seen)
+        np.testing.assert_allclose(
+            found["activations"][:, seen - 1, -latest:], activations[:, -latest:], rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.slow
+def test_a_clip_in_pieces_is_the_clip_and_the_past_is_i3d_s(model):
+    """A window behind another sees before it what I3D sees there, as far as the guess behind does not reach."""
+    x = jax.random.uniform(jax.random.key(0), (1, 40, 32, 32, 3), minval=-1)
+    whole, _ = model.along(x)
+    assert whole.shape == (1, 3, 5)
+    np.testing.assert_array_equal(model(x), whole[:, -1])
+    first, state = model.along(x[:, :16])
+    rest, _ = model.along(x[:, 16:], state)
+    np.testing.assert_allclose(jnp.concatenate([first, rest], axis=1), whole, atol=1e-4)
+
+    still = jnp.repeat(x[:, :16], 3, axis=1)  # frames 16 to 48 do not matter for what follows
+    still = still.at[:, 16:].set(x[:, 15:16])
+    maps, _ = model.lower(x[:, :16], model.initial_state(1, jnp.float32, size=32)["lower"])
+    # Where the picture stays as it is, the guess is right but for what the layers' own strides shift.
+    np.testing.assert_allclose(maps[:, 0, 0], model.i3d.lower(still)[:, 0], atol=0.05 * float(maps.max()))
