@@ -20,7 +20,7 @@ from zoo.registry import WeightSource
 WEIGHTS = WeightSource(kind="checkpoint", files={"weights/a": "0"})
 PREPROCESSING = tiny.PREPROCESSING | {"num_frames": 6, "resize_short": 16, "crop": 16}
 FRAMEWISE = {"frame_cnn": "cnn_2d", "frame_cnn_options": {"image_size": 16}, "hidden_features": 8, "num_classes": 3}
-IN_WINDOWS = {"frame_cnn": "r3d_18", "window": 4, "hidden_features": 8, "num_classes": 3}
+IN_WINDOWS = {"frame_cnn": "r3d_18", "frame_cnn_options": {}, "window": 4, "hidden_features": 8, "num_classes": 3}
 
 
 def recurrent(seed=0, source=WEIGHTS, **options):

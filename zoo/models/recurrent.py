@@ -50,7 +50,7 @@ class Recurrent(nnx.Module):
         return (zeros,) * 2 if self.carries == 2 else zeros
 
     def __call__(
-        self, x: Float[jax.Array, "batch time in"], state: tuple[Any, ...] | None = None
+        self, x: Float[Any, "batch time in"], state: tuple[Any, ...] | None = None
     ) -> tuple[jax.Array, tuple[Any, ...]]:
         """The layers' outputs and their state after the last step; without `state` they start from zeros."""
         state = self.initial_state(len(x), x.dtype) if state is None else state
@@ -87,7 +87,7 @@ class Readout(nnx.Module):
         return jnp.full((batch, 1), -jnp.inf), jnp.zeros((batch, 1)), jnp.zeros((batch, self.features))
 
     def __call__(
-        self, x: Float[jax.Array, "batch time features"], state: tuple[jax.Array, ...] | None = None
+        self, x: Float[Any, "batch time features"], state: tuple[jax.Array, ...] | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """What stands for the steps up to each one, in x's dtype, and the state after the last; sums are float32."""
         state = self.initial_state(len(x)) if state is None else state
@@ -135,7 +135,7 @@ class SequenceClassifier(nnx.Module):
     def initial_state(self, batch: int, dtype: Any) -> tuple[Any, ...]:
         return self.recurrent.initial_state(batch, dtype), self.readout.initial_state(batch)
 
-    def features(self, x: Float[jax.Array, "batch time in"]) -> Float[jax.Array, "batch features"]:
+    def features(self, x: Float[Any, "batch time in"]) -> Float[jax.Array, "batch features"]:
         """What the dense layer sees of the whole sequence."""
         outputs, _ = self.recurrent(x)
         if self.readout.kind == "last" and not self.recurrent.is_causal:
@@ -144,11 +144,11 @@ class SequenceClassifier(nnx.Module):
             return jnp.concatenate([ahead[:, -1], back[:, 0]], axis=-1)
         return self.readout(outputs)[0][:, -1]
 
-    def __call__(self, x: Float[jax.Array, "batch time in"]) -> Float[jax.Array, "batch classes"]:
+    def __call__(self, x: Float[Any, "batch time in"]) -> Float[jax.Array, "batch classes"]:
         return self.head(self.dropout(self.features(x)))
 
     def along(
-        self, x: Float[jax.Array, "batch time in"], state: tuple[Any, ...] | None = None
+        self, x: Float[Any, "batch time in"], state: tuple[Any, ...] | None = None
     ) -> tuple[Float[jax.Array, "batch time classes"], tuple[Any, ...]]:
         """Logits of all that was seen up to each step, and the state with which the sequence goes on.
 
