@@ -24,13 +24,13 @@ def draw(times: Sequence[float], answers: Sequence[Sequence[tuple[str, float]]],
     from matplotlib.figure import Figure
 
     keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), _WIDTH)).astype(int))
-    times, answers = [times[index] for index in keep], [dict(answers[index]) for index in keep]
+    times, shares = [times[index] for index in keep], [dict(answers[index]) for index in keep]
     peaks: dict[str, float] = {}
-    for answer in answers:
+    for answer in shares:
         for label, probability in answer.items():
             peaks[label] = max(probability, peaks.get(label, 0.0))
     labels = sorted(peaks, key=lambda label: -peaks[label])[:_LABELS]
-    table = np.array([[answer.get(label, 0.0) for answer in answers] for label in labels])
+    table = np.array([[answer.get(label, 0.0) for answer in shares] for label in labels])
 
     figure = Figure(figsize=(10, 1.2 + 0.45 * len(labels)), layout="constrained")
     axes = figure.subplots()

@@ -142,7 +142,8 @@ class RealClips:
             if kind == "cut":
                 clip = np.concatenate([clip[:when], other[: self.num_frames - when]])
             elif kind == "faded":
-                share = np.linspace(*rng.uniform(0, 1, 2), self.num_frames)[:, None, None, None]
+                first, last = rng.uniform(0, 1, 2)
+                share = np.linspace(first, last, self.num_frames)[:, None, None, None]
                 clip = (clip * (1 - share) + other * share).astype(np.uint8)
             else:
                 clip = _pasted(rng, clip, other)

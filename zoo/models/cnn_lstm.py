@@ -116,9 +116,10 @@ def cnn_lstm(
       num_layers: of the recurrent part; with 0 the read-out is of the CNN's own features.
       readout: "last", "mean" or "attention": what the classifier sees of the steps so far.
     """
-    if frame_cnn not in FRAME_CNNS | CLIP_CNNS:
-        raise unknown("frame CNN", frame_cnn, FRAME_CNNS | CLIP_CNNS)
-    cnn = (FRAME_CNNS | CLIP_CNNS)[frame_cnn](num_classes=None, rngs=rngs, **(frame_cnn_options or {}))
+    known = {**FRAME_CNNS, **CLIP_CNNS}
+    if frame_cnn not in known:
+        raise unknown("frame CNN", frame_cnn, known)
+    cnn = known[frame_cnn](num_classes=None, rngs=rngs, **(frame_cnn_options or {}))
     is_framewise = frame_cnn in FRAME_CNNS
     sequence = SequenceClassifier(
         cnn.frame_feature_size if is_framewise else cnn.feature_size,

@@ -71,6 +71,10 @@ class I3D(nnx.Module):
     feature_size = 1024
 
     def __init__(self, num_classes: int | None, *, rngs: nnx.Rngs):
+        self.mixed_3b: Inception
+        self.mixed_3c: Inception
+        self.mixed_5b: Inception
+        self.mixed_5c: Inception
         self.conv_1a = Unit(3, 64, 7, strides=2, rngs=rngs)
         self.conv_2b = Unit(64, 64, 1, rngs=rngs)
         self.conv_2c = Unit(64, 192, 3, rngs=rngs)

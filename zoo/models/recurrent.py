@@ -35,8 +35,8 @@ class Recurrent(nnx.Module):
         for _ in range(num_layers):
             self.forward.append(nnx.RNN(CELLS[cell](self.features, hidden_features, rngs=rngs)))
             if bidirectional:
-                reads_backwards = {"reverse": True, "keep_order": True}
-                self.backward.append(nnx.RNN(CELLS[cell](self.features, hidden_features, rngs=rngs), **reads_backwards))
+                read = CELLS[cell](self.features, hidden_features, rngs=rngs)
+                self.backward.append(nnx.RNN(read, reverse=True, keep_order=True))
             self.features = hidden_features * (1 + bidirectional)
         self.hidden_features = hidden_features
         self.carries = 2 if cell == "lstm" else 1

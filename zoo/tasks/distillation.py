@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 
 from zoo import hub
-from zoo.kernels import avg_pool
+from zoo.models.layers import avg_pool
 from zoo.tasks.classification import to_float
 
 
@@ -107,7 +107,8 @@ class TaughtClips:
             found = self._look(video)
             partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             with partial.open("wb") as file:
-                np.savez(file, **{name: np.asarray(value[0]) for name, value in found.items()})
+                arrays = {name: np.asarray(value[0]) for name, value in found.items()}
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
             partial.replace(path)
         with np.load(path) as arrays:
             return dict(arrays)
