@@ -30,8 +30,8 @@ class CNN2D(nnx.Module):
         widths = (channels, *_WIDTHS)
         self.convs = nnx.List([Conv(before, after, (3, 3), rngs=rngs) for before, after in itertools.pairwise(widths)])
         side = image_size // 8
-        self.cells = _cells(side, min(side, _GRID))
-        self.frame_feature_size = len(self.cells) ** 2 * _WIDTHS[-1]
+        self.grid = min(side, _GRID)
+        self.frame_feature_size = self.grid**2 * _WIDTHS[-1]
         self.head = None if num_classes is None else nnx.Linear(side**2 * _WIDTHS[-1], num_classes, rngs=rngs)
 
     def _feature_map(self, x: Float[Any, "..."]) -> jax.Array:
@@ -41,8 +41,9 @@ class CNN2D(nnx.Module):
 
     def frame_features(self, x: Float[Any, "*batch height width channels"]) -> Float[jax.Array, "*batch features"]:
         """The last feature map, averaged over each cell of a grid of 4x4, cell by cell."""
-        cells = jnp.asarray(self.cells, x.dtype)
-        cells = jnp.einsum("yh,xw,...hwc->...yxc", cells, cells, self._feature_map(x))
+        maps = self._feature_map(x)
+        rows, columns = (jnp.asarray(_cells(size, self.grid), x.dtype) for size in maps.shape[-3:-1])
+        cells = jnp.einsum("yh,xw,...hwc->...yxc", rows, columns, maps)
         return cells.reshape(*cells.shape[:-3], -1)
 
     def features(self, x: Float[Any, "batch time height width channels"]) -> Float[jax.Array, "batch features"]:
