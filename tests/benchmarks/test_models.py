@@ -15,7 +15,7 @@ from benchmarks.model_pairs import Pair
 from benchmarks.torch_peer import serving
 from zoo import kernels
 from zoo.errors import UserError
-from zoo.models.i3d import Unit
+from zoo.models.inception import Unit
 
 FAKE = Path(__file__).parent / "fake_peer.py"
 ONE = ["--torch-python", sys.executable, "--model", "resnet18_lstm", "--passes", "training step", "--threads", "1"]
@@ -196,7 +196,7 @@ def test_our_side_takes_a_training_step(tiny, tmp_path):
 
 def test_a_step_sees_to_statistics_and_finds_theirs_after_it(tiny, monkeypatch, tmp_path):
     table = [(pattern, path.removeprefix("."), how) for pattern, path, how in model_pairs._unit("conv", "norm", "")]
-    pair = Pair(lambda: Unit(2, 3, 3, rngs=nnx.Rngs(0)), ((2, 4, 5, 6, 2),), table, labels=False)
+    pair = Pair(lambda: Unit(2, 3, 3, axes=3, rngs=nnx.Rngs(0)), ((2, 4, 5, 6, 2),), table, labels=False)
     monkeypatch.setattr(zoo_peer, "PAIRS", {"tiny": pair})
     shapes = {"conv.weight": (3, 2, 3, 3, 3)} | {f"norm.{n}": (3,) for n in ("bias", "running_mean", "running_var")}
     arrays = model_pairs.weights(shapes)

@@ -14,7 +14,8 @@ import zoo
 from tests.golden import make_i3d
 from zoo import hub, registry
 from zoo.data.decode import open_video
-from zoo.models.i3d import I3D, Unit, i3d
+from zoo.models.i3d import I3D, i3d
+from zoo.models.inception import Unit
 
 GOLDEN = Path(make_i3d.__file__).with_name("i3d.npz")
 
@@ -96,7 +97,7 @@ def test_every_size_ends_in_logits(shape: tuple[int, ...], pooled: tuple[int, ..
 
 
 def test_training_mode_follows_the_batch_statistics():
-    unit = Unit(3, 4, 3, strides=2, rngs=nnx.Rngs(0))
+    unit = Unit(3, 4, 3, axes=3, strides=2, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (2, 5, 6, 7, 3)) + 1
     before = np.asarray(unit.conv(x), np.float64).reshape(-1, 4)
     after = np.maximum((before - before.mean(axis=0)) / np.sqrt(before.var(axis=0) + 1e-3), 0)

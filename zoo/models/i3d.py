@@ -6,60 +6,12 @@ Carreira and Zisserman 2017, "Quo Vadis, Action Recognition? A New Model and the
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from zoo.models.inception import BLOCKS, Inception, Unit
 from zoo.models.layers import Conv, avg_pool, max_pool
 from zoo.registry import register_model
-
-# Name and branch widths of the nine Inception blocks: 1x1x1; 1x1x1 then 3x3x3; 1x1x1 then 3x3x3; pool then 1x1x1.
-BLOCKS = {
-    "mixed_3b": (64, 96, 128, 16, 32, 32),
-    "mixed_3c": (128, 128, 192, 32, 96, 64),
-    "mixed_4b": (192, 96, 208, 16, 48, 64),
-    "mixed_4c": (160, 112, 224, 24, 64, 64),
-    "mixed_4d": (128, 128, 256, 24, 64, 64),
-    "mixed_4e": (112, 144, 288, 32, 64, 64),
-    "mixed_4f": (256, 160, 320, 32, 128, 128),
-    "mixed_5b": (256, 160, 320, 32, 128, 128),
-    "mixed_5c": (384, 192, 384, 48, 128, 128),
-}
-
-
-class Unit(nnx.Module):
-    """Convolution, batch normalisation with bias and no scale, ReLU: `[B, T, H, W, C]` to `[B, T', H', W', F]`."""
-
-    def __init__(self, in_features: int, features: int, window: int, *, strides: int = 1, rngs: nnx.Rngs):
-        self.conv = Conv(in_features, features, (window,) * 3, strides=strides, use_bias=False, rngs=rngs)
-        # epsilon is the original's (Sonnet 1). Its momentum, 0.999, would need thousands of steps to follow new data.
-        self.norm = nnx.BatchNorm(features, use_scale=False, epsilon=1e-3, momentum=0.99, rngs=rngs)
-
-    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
-        # The statistics are float32 and would lift a bfloat16 input to float32 for the rest of the network.
-        return nnx.relu(self.norm(self.conv(x))).astype(x.dtype)
-
-
-class Inception(nnx.Module):
-    """Four parallel branches whose channels are concatenated: `[B, T, H, W, C]` to `[B, T, H, W, sum of widths]`."""
-
-    def __init__(self, in_features: int, widths: tuple[int, int, int, int, int, int], *, rngs: nnx.Rngs):
-        self.branch_0 = Unit(in_features, widths[0], 1, rngs=rngs)
-        self.branch_1a = Unit(in_features, widths[1], 1, rngs=rngs)
-        self.branch_1b = Unit(widths[1], widths[2], 3, rngs=rngs)
-        self.branch_2a = Unit(in_features, widths[3], 1, rngs=rngs)
-        self.branch_2b = Unit(widths[3], widths[4], 3, rngs=rngs)
-        self.branch_3 = Unit(in_features, widths[5], 1, rngs=rngs)
-        self.features = widths[0] + widths[2] + widths[4] + widths[5]
-
-    def __call__(self, x: Float[Any, "..."]) -> jax.Array:
-        branches = (
-            self.branch_0(x),
-            self.branch_1b(self.branch_1a(x)),
-            self.branch_2b(self.branch_2a(x)),
-            self.branch_3(max_pool(x, window=(3, 3, 3), strides=1, padding="SAME")),
-        )
-        return jnp.concatenate(branches, axis=-1)
 
 
 class I3D(nnx.Module):
@@ -75,12 +27,12 @@ class I3D(nnx.Module):
         self.mixed_3c: Inception
         self.mixed_5b: Inception
         self.mixed_5c: Inception
-        self.conv_1a = Unit(3, 64, 7, strides=2, rngs=rngs)
-        self.conv_2b = Unit(64, 64, 1, rngs=rngs)
-        self.conv_2c = Unit(64, 192, 3, rngs=rngs)
+        self.conv_1a = Unit(3, 64, 7, axes=3, strides=2, rngs=rngs)
+        self.conv_2b = Unit(64, 64, 1, axes=3, rngs=rngs)
+        self.conv_2c = Unit(64, 192, 3, axes=3, rngs=rngs)
         features = 192
         for name, widths in BLOCKS.items():
-            block = Inception(features, widths, rngs=rngs)
+            block = Inception(features, widths, axes=3, rngs=rngs)
             setattr(self, name, block)
             features = block.features
         self.dropout = nnx.Dropout(0.5, rngs=rngs)

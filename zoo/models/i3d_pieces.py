@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zoo import kernels
-from zoo.models.i3d import Inception, Unit
+from zoo.models.inception import Inception, Unit
 from zoo.models.layers import max_pool
 
 type Before = tuple[jax.Array, ...]
