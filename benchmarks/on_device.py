@@ -41,6 +41,9 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}  # of the largest value
 ROUNDS = 7
 CALLS = {"cpu": 1, "cuda": 20}  # in one program; on a GPU Python's share of one call would be large
 HOPELESS = 1.5  # times the fastest first run: such candidates take no turns
+SMALL = (
+    1000  # microseconds of plain lax; a rule leaves a call of less work than that to it: little to win, much to compile
+)
 MARGIN = 1.03  # who wins by less may lose on another day
 FIELDS = ("operation", "key", "kind", "models", "candidate", "microseconds", "spread", "compile seconds", "notes")
 FORMS = {**conv_rewritten.FORMS, **depthwise_rewritten.FORMS, **pool_rewritten.FORMS}
@@ -194,11 +197,18 @@ def choices(rows: Iterable[Mapping[str, str]]) -> dict[str, Any]:
             of_call = times.setdefault((row["operation"], row["kind"], row["key"]), {})
             of_call[row["candidate"]] = float(row["microseconds"])
     groups: dict[str, list[dict[str, float]]] = {}
-    for (operation, kind, _), of_call in times.items():
+    rates: dict[str, list[float]] = {}
+    for (operation, kind, key), of_call in times.items():
         for name in (f"{operation} of {kind}", f"{operation} of {_axes(kind)} axes"):
             groups.setdefault(name, []).append(of_call)
+            rates.setdefault(name, []).append(dispatch.work(key) / of_call["xla"])
     rules = {name: _best_of_all(group) for name, group in groups.items()}
-    chosen = {name: _entry(best) for name, best in (rules | ALWAYS).items() if best != "xla" or " axes" not in name}
+    chosen = {name: _entry(best) for name, best in ALWAYS.items()}
+    for name, best in rules.items():
+        if best != "xla":
+            chosen[name] = {**_entry(best), "from_work": round(statistics.geometric_mean(rates[name]) * SMALL)}
+        elif " axes" not in name:
+            chosen[name] = _entry(best)
     for (operation, kind, key), of_call in times.items():
         best = min(of_call, key=of_call.__getitem__)
         best = best if of_call["xla"] >= MARGIN * of_call[best] else "xla"

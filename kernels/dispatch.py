@@ -8,6 +8,7 @@ compiled for a TPU on a machine without one holds the TPU's kernels.
 
 import importlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -58,6 +59,7 @@ class Call:
     preference: tuple[str, ...] | None
     shapes: str
     kind: str
+    work: int
 
 
 OPERATIONS = {
@@ -170,7 +172,8 @@ def listening() -> Iterator[list[Heard]]:
 def _tuned(platform: str) -> Mapping[str, Mapping[str, Any]]:
     """What was measured on a platform: operation and shapes to an implementation's name and its block sizes.
 
-    Shapes that were not measured take what was best for their kind, or else for their number of axes.
+    Shapes that were not measured take what was best for their kind, or else for their number of axes, unless it is so
+    little work (`from_work`) that there is less to win than the form's compilation costs.
     """
     file = resources.files(__package__).joinpath("tuned", f"{platform}.json")
     return json.loads(file.read_text())["choices"] if file.is_file() else {}
@@ -181,6 +184,8 @@ def _choice(platform: str, operation: str, call: Call) -> Mapping[str, Any] | No
     axes = len(dict(call.options).get("strides", ()))
     names = (f"{operation} {call.shapes}", f"{operation} of {call.kind}", f"{operation} of {axes} axes")
     choice = next((table[name] for name in names if name in table), None)
+    if choice is not None and call.work < choice.get("from_work", 0):
+        return None
     return None if choice is None or choice["implementation"] == "xla" else choice
 
 
@@ -192,7 +197,9 @@ def call(
     if heard is not None:
         shapes = (None if o is None else jax.ShapeDtypeStruct(o.shape, o.dtype) for o in operands)
         heard.append((operation, tuple(shapes), options))
-    return Call(tuple(options.items()), preference(asked), describe(operands, options), kind(operands, options))
+    shapes = describe(operands, options)
+    times = work(shapes) * operands[0].shape[0]
+    return Call(tuple(options.items()), preference(asked), shapes, kind(operands, options), times)
 
 
 def describe(operands: Sequence[Any], options: Mapping[str, Any]) -> str:
@@ -215,6 +222,17 @@ def kind(operands: Sequence[Any], options: Mapping[str, Any]) -> str:
     same = {name: options[name] for name in ("strides", "dilation") if name in options}
     words = ["x".join(map(str, window)), *(f"{name}={_written(value)}" for name, value in same.items())]
     return " ".join(words + ["grouped"] * (options.get("groups", 1) > 1))
+
+
+def work(described: str) -> int:
+    """About how many multiplications, or comparisons, one image of the batch takes; by what `describe` says."""
+    _, *words = described.split()
+    options = dict(word.split("=") for word in words if "=" in word)
+    *image, channels = map(int, words[0].split("x"))
+    steps = math.prod(map(int, options.get("strides", "1").split(",")))
+    kernel = words[1] if "=" not in words[1] else None
+    each = kernel.split("x") if kernel else [channels, *options.get("window", "1").split(",")]
+    return math.prod(image) // steps * math.prod(map(int, each))
 
 
 def _written(value: Any) -> str:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from zoo import configs, registry, run_log, train
 from zoo.data import open_dataset
@@ -34,9 +36,14 @@ SMALL_GENERATOR = dataclasses.replace(
 SMALL_LSTM = dataclasses.replace(configs.experiment("lstm"), steps=12, checkpoint_every=4, log_every=1)
 
 
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZOO_COMPILATION_CACHE", "off")
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder of them for this file's runs, in this process and in others: they train the same two models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_COMPILATION_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 def begin(folder: Path, config: configs.TrainConfig) -> Path:
@@ -145,7 +152,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
     ("arguments", "words"),
     [
         (["--model", "video_gan"], "no model to train is called 'video_gan'; did you mean video_gen?"),
-        (["--model", "lstm", "--dataset", "digit"], "did you mean digits or moving_digits?"),
+        (["--model", "lstm", "--dataset", "digit"], "did you mean digits or digit_motion or moving_digits?"),
         (["--model", "lstm", "--dataset", "moving_digits"], "data set moving_digits does not fit this experiment"),
         (["--model", "lstm", "--preset", "huge"], "lstm has no preset 'huge'; it has default"),
         (["--model", "lstm", "--steps", "0"], "steps is 0; it must be above 0"),

@@ -101,6 +101,19 @@ def test_the_platform_is_the_one_lowered_for(monkeypatch):
     )
 
 
+def test_a_rule_reaches_from_the_smallest_call_that_was_measured(monkeypatch):
+    rule = {"implementation": "rewritten", "from_work": 2 * (2 * 2) * (2 * 2) * 3}
+    monkeypatch.setattr(dispatch, "_tuned", lambda platform: {"max_pool of 2 axes": rule} if platform == "cpu" else {})
+    options = {"window": (2, 2), "strides": (2, 2), "padding": ((0, 0), (0, 0))}
+
+    def is_plain(*shape):
+        return dispatch.is_plain(("max_pool",), dispatch.call("max_pool", [jnp.zeros(shape)], options, None))
+
+    assert is_plain(1, 4, 4, 3)
+    assert not is_plain(2, 4, 4, 3)
+    assert not is_plain(1, 8, 8, 3)
+
+
 def test_a_choice_that_refuses_leaves_the_call_to_lax(monkeypatch):
     x = jnp.asarray(random(1, 4, 4, 2), jnp.float16)
     choose(
