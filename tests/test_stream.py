@@ -94,10 +94,10 @@ def test_a_long_stream_compiles_once_and_does_not_grow():
         late, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert stream._step._cache_size() == before + 1
-    assert late - early < 10_000, "a frame alone has 1,440 bytes"
+    assert late - early < 100_000, "300 frames have 432,000 bytes"
 
 
-@pytest.mark.parametrize("options", [{}, IN_WINDOWS])
+@pytest.mark.parametrize("options", [{}, pytest.param(IN_WINDOWS, marks=pytest.mark.slow)])
 def test_a_saved_stream_goes_on_where_it_was(options, tmp_path):
     predictor = recurrent(**options)
     frames = video(frames=7)

@@ -125,7 +125,8 @@ def create(arch: str, *, seed: int = 0, **options: Any) -> "nnx.Module":
     takes = inspect.signature(_ARCHITECTURES[arch]).parameters.keys() - {"rngs"}
     for option in options.keys() - takes:
         raise unknown(f"option of {arch}", option, takes)
-    return _ARCHITECTURES[arch](**options, rngs=nnx.Rngs(seed))
+    # One program for all parameters: a program for each shape takes twice as long to compile.
+    return nnx.jit(lambda: _ARCHITECTURES[arch](**options, rngs=nnx.Rngs(seed)))()
 
 
 def checkpoints_folder():

@@ -33,7 +33,17 @@ def test_each_architecture_has_a_tiny_case():
 
 
 # Those that take a minute to compile; the others have all their layers but one or two.
-SLOW = ("i3d", "i3d_lstm", "inception_v1", "mc3_18", "mobilenet_v2", "r2plus1d_18", "resnet50")
+SLOW = (
+    "efficientnet_lite0",
+    "i3d",
+    "i3d_lstm",
+    "inception_v1",
+    "mc3_18",
+    "mobilenet_v2",
+    "r2plus1d_18",
+    "r3d_18",
+    "resnet50",
+)
 
 
 @pytest.mark.parametrize("arch", [pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in sorted(TINY)])

@@ -32,7 +32,7 @@ def shipped() -> I3D:
     return model
 
 
-@pytest.mark.parametrize("case", make_i3d.CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c != "odd")) for c in make_i3d.CASES])
 def test_features_and_logits_of_the_shipped_weights(shipped: I3D, case: str):
     video = make_i3d.synthetic_video(make_i3d.CASES[case])
     features, logits = nnx.jit(lambda model, x: (model.features(x), model(x)))(shipped, video)
@@ -114,6 +114,7 @@ def test_training_mode_follows_the_batch_statistics():
     np.testing.assert_array_equal(unit.norm.mean[...], stored)
 
 
+@pytest.mark.slow
 def test_a_training_step_reaches_every_parameter_and_statistic(shipped: I3D):
     model = nnx.clone(shipped)
     model.train()

@@ -25,7 +25,9 @@ def model():
     return made
 
 
-@pytest.mark.parametrize("windows", [1, 2, 4])
+@pytest.mark.parametrize(
+    "windows", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4]
+)
 def test_the_last_blocks_see_what_they_see_in_i3d(model, windows):
     maps = jax.random.uniform(jax.random.key(0), (2, windows, 2, 2, 2, 832))
     state = model.initial_state(2, jnp.float32, size=64)
