@@ -16,11 +16,9 @@ from rich.progress import track
 
 import zoo
 from benchmarks import tables
-from zoo import command_line, hub, registry
-from zoo.configs import TrainConfig
+from zoo import command_line, hub
 from zoo.data import open_dataset
-from zoo.errors import UserError
-from zoo.run_checkpoints import RunCheckpoints
+from zoo.publish import trained
 
 PARTS = (0.25, 0.5, 0.75, 1.0)
 _SURE = 0.5  # the teacher's probability from which on it counts as sure
@@ -47,7 +45,9 @@ def main(argv: list[str]) -> None:
     hub.use_compilation_cache()
     teacher = published("i3d_kinetics400")
     students = {"i3d_kinetics400": teacher, "i3d, mean of two halves": in_halves(teacher)}
-    students |= {name: published(name) for name in arguments.model} | {run.name: trained(run) for run in arguments.run}
+    students |= {name: published(name) for name in arguments.model} | {
+        run.name: _compiled(trained(run)[1]) for run in arguments.run
+    }
     clips = open_dataset("real_clips", "test", num_frames=32)
     wholes, found = [], {(name, part): [] for name in students for part in PARTS}
     for index in track(range(len(clips)), description="clips"):
@@ -73,26 +73,6 @@ def beginning(x: np.ndarray, part: float) -> np.ndarray:
 
 def published(name: str) -> Logits:
     return _compiled(zoo.load(name).model)
-
-
-def trained(run: Path) -> Logits:
-    """The averaged parameters of a run's last checkpoint."""
-    if not (run / "config.json").is_file():
-        raise UserError(f"{run} is not the folder of a run: it has no config.json")
-    return _compiled(averaged(run))
-
-
-def averaged(run: Path) -> nnx.Module:
-    """The network of a run with the averaged parameters of its last checkpoint, for evaluation."""
-    from zoo import train
-
-    config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
-    model = registry.create(config.model, **config.options)
-    graph, state, random = train.make_state(model, train.make_optimizer(config))
-    state, _ = RunCheckpoints(run / "checkpoints").restore(state)
-    model = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
-    model.eval()
-    return model
 
 
 def _compiled(model: nnx.Module) -> Logits:

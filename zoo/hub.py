@@ -263,19 +263,33 @@ def _stored(directory: Path) -> dict[tuple[str, ...], Any]:
     return dict(_leaves(stored))
 
 
-def start_from(model: nnx.Module, path: str, card: ModelCard) -> None:
+def start_from(model: nnx.Module, part_path: str, card: ModelCard) -> None:
     """Puts a published model's weights into a part of a network, in place.
 
+    Arrays that have more axes there are summed over the first of them: a 2D network starts from a 3D one as that sees a
+    picture that does not move.
+
     Args:
-      path: of the part, as attribute names with dots between; "" is the whole network.
+      part_path: of the part, as attribute names with dots between; "" is the whole network.
 
     Raises:
       UserError: the weights cannot be had, or do not fit.
     """
     part: Any = model
-    for name in filter(None, path.split(".")):
+    for name in filter(None, part_path.split(".")):
         part = getattr(part, name)
-    nnx.update(part, nnx.state(load_weights(part, card), nnx.Not(nnx.RngState)))
+    published = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
+    stored = dict(_leaves(weights_of(load_weights(published, card))))
+    expected = dict(_leaves(weights_of(part)))
+    for path, array in stored.items():
+        more = array.ndim - expected[path].ndim if path in expected else 0
+        stored[path] = array.sum(axis=tuple(range(more))) if more > 0 else array
+    _check_fit(stored, expected, f"the weights of {card.name}")
+
+    def fill(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
+        return variable.replace(stored[tuple(map(str, path))])
+
+    nnx.update(part, nnx.map_state(fill, nnx.state(part, nnx.Not(nnx.RngState))))
 
 
 def _concrete(random: nnx.State) -> nnx.State:

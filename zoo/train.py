@@ -262,8 +262,9 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
 
 
 def _frames(batch: loader.Batch) -> int:
-    pixels = batch["video"] if "video" in batch else batch["image"][:, None]
-    return math.prod(pixels.shape[:2])
+    if "video" in batch:
+        return math.prod(batch["video"].shape[:2])
+    return len(next(iter(batch.values())))
 
 
 def _count(params: nnx.State) -> int:

@@ -16,6 +16,7 @@ TINY = {
     "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
     "i3d_lstm": ({"num_classes": 5, "hidden_features": 8}, [(1, 16, 32, 32, 3)]),
+    "inception_lstm": ({"num_classes": 5, "hidden_features": 8}, [(1, 2, 32, 32, 3)]),
     "inception_v1": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
     "mc3_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),

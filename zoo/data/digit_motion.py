@@ -16,7 +16,7 @@ LABELS = tuple(f"{direction}, {speed}" for direction in DIRECTIONS for speed in 
 class DigitMotion:
     """Random-access source of clips: item i depends on (seed, split, i) alone.
 
-    An item is `{"video": uint8 [num_frames, size, size, 1], "label": int32}`, the label an index into `LABELS`. The
+    An item is `{"video": uint8 [num_frames, size, size, 3], "label": int32}`, the label an index into `LABELS`. The
     digit and where it starts are random. What leaves the frame on one side comes in on the other: every place is as
     likely in every frame, whatever the motion, so a single frame says nothing of it. The digits of the "test" split
     are never seen in training.
@@ -45,5 +45,6 @@ class DigitMotion:
         picture = np.zeros((self.size, self.size, 1), np.uint8)
         picture[:box, :box, 0] = images[rng.integers(len(images))]
         corners = np.round(start + velocity * np.arange(self.num_frames)[:, None]).astype(int)
-        video = np.stack([np.roll(picture, corner, axis=(0, 1)) for corner in corners])
+        frames = np.stack([np.roll(picture, corner, axis=(0, 1)) for corner in corners])
+        video = np.repeat(frames, 3, axis=-1)
         return {"video": video, "label": np.asarray(label, np.int32)}

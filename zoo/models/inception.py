@@ -109,11 +109,15 @@ class InceptionV1(nnx.Module):
         frames = self.frame_features(x)
         return frames.mean(axis=1) if x.ndim == 5 else frames
 
-    def __call__(self, x: Float[Any, "batch *time height width 3"]) -> Float[jax.Array, "batch classes"]:
-        """Logits `[B, num_classes]` of what `features` takes."""
+    def classify(self, features: Float[jax.Array, "*batch 1024"]) -> Float[jax.Array, "*batch classes"]:
+        """Logits of features."""
         if self.logits is None:
             raise ValueError("this inception_v1 was made without classes (num_classes=None); call frame_features")
-        return self.logits(self.dropout(self.features(x)))
+        return self.logits(self.dropout(features))
+
+    def __call__(self, x: Float[Any, "batch *time height width 3"]) -> Float[jax.Array, "batch classes"]:
+        """Logits `[B, num_classes]` of what `features` takes."""
+        return self.classify(self.features(x))
 
 
 @register_model

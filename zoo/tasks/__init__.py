@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.tasks.classification import Classification
-from zoo.tasks.distillation import WindowedI3D
+from zoo.tasks.distillation import FramewiseI3D, WindowedI3D
 from zoo.tasks.generation import FlowMatching
 
 type Batch = Mapping[str, jax.Array | np.ndarray]
@@ -42,4 +42,5 @@ TASKS: dict[str, Callable[..., Task]] = {
     "classification": Classification,
     "generation": FlowMatching,
     "windowed_i3d": WindowedI3D,
+    "framewise_i3d": FramewiseI3D,
 }

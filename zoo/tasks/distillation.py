@@ -21,17 +21,14 @@ from zoo.tasks.classification import to_float
 
 
 @dataclasses.dataclass(frozen=True)
-class WindowedI3D:
-    """Trains the upper part of an `i3d_lstm` to say of windows so far what I3D says of the whole clip.
+class _TaughtByI3D:
+    """Trains a student to say of the clip so far what I3D says of all of it (Hinton et al. 2015, arXiv:1503.02531).
 
-    The lower part stays I3D's, so what it makes of a clip is computed once and kept, with what the teacher makes of it:
-    its logits (Hinton et al. 2015, arXiv:1503.02531) and its last activations at every step and position.
-
-    A batch is `{"maps": [B, windows, 2, 7, 7, 832], "logits": [B, classes], "activations": [B, 4, 7, 7, 1024]}`.
+    A batch is what `TaughtClips` gives: `{"logits": [B, classes], "activations": [B, 4, 7, 7, 1024], ...}`.
 
     Args:
       teacher: the published I3D.
-      early: weight of what is said before the last window.
+      early: weight of what is said before the last step.
       feature_weight: of the activations' squared error, in units of the teacher's variance.
     """
 
@@ -39,22 +36,17 @@ class WindowedI3D:
     early: float = 0.5
     feature_weight: float = 1.0
 
-    def prepared(self, source: Any) -> Any:
-        """The source's clips as the teacher and the student's lower part see them, computed once and kept on disk."""
-        return TaughtClips(source, self.teacher)
-
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
-        del key
-        model.eval()  # statistics stay the teacher's
+        nnx.reseed(model, dropout=key)
         found = self._follow(model, batch)
         targets = jax.nn.softmax(batch["logits"])
-        by_window = _divergence(targets[:, None], found["logits"])
-        weights = jnp.full(by_window.shape[1], self.early).at[-1].set(1.0)
-        told = (by_window * weights).sum(1).mean() / weights.sum()
+        by_step = _divergence(targets[:, None], found["logits"])
+        weights = jnp.full(by_step.shape[1], self.early).at[-1].set(1.0)
+        told = (by_step * weights).sum(1).mean() / weights.sum()
         uncorrected = _divergence(targets, found["uncorrected"][:, -1]).mean()
         activations = batch["activations"].astype(jnp.float32)
-        error = jnp.square(found["activations"][:, -1] - activations).mean() / activations.var()
-        figures = {"divergence": by_window[:, -1].mean(), "uncorrected": uncorrected, "feature_error": error}
+        error = jnp.square(found["activations"] - activations).mean() / activations.var()
+        figures = {"divergence": by_step[:, -1].mean(), "uncorrected": uncorrected, "feature_error": error}
         return told + uncorrected + self.feature_weight * error, figures
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
@@ -70,10 +62,47 @@ class WindowedI3D:
 
     @staticmethod
     def _follow(model: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """`logits` and `uncorrected` `[B, steps, classes]` and `activations` `[B, 4, 7, 7, 1024]` of a student."""
+        raise NotImplementedError
+
+
+class WindowedI3D(_TaughtByI3D):
+    """Trains the upper part of an `i3d_lstm`. The lower part stays I3D's, and what it makes of a clip is kept on disk.
+
+    A batch has `"maps": [B, windows, 2, 7, 7, 832]`, the lower part's, as well.
+    """
+
+    def prepared(self, source: Any) -> Any:
+        return TaughtClips(source, self.teacher, ("maps", "logits", "activations"))
+
+    @staticmethod
+    def _follow(model: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        model.eval()  # statistics stay the teacher's
         maps = jnp.asarray(batch["maps"], jnp.float32)
         state = model.initial_state(len(maps), jnp.float32)
         del state["lower"]
-        return model.follow(maps, state)[0]
+        found, _ = model.follow(maps, state)
+        return found | {"activations": found["activations"][:, -1]}
+
+
+class FramewiseI3D(_TaughtByI3D):
+    """Trains an `inception_lstm` on two frames of the eight behind each of the teacher's last activations.
+
+    A batch has `"video": uint8 [B, 8, H, W, 3]` as well.
+    """
+
+    def prepared(self, source: Any) -> Any:
+        return TaughtClips(source, self.teacher, ("logits", "activations"), frames=(2, 5))
+
+    @staticmethod
+    def _follow(model: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        maps = model.frames.maps(to_float(batch["video"]))
+        found, _ = model.follow(maps.mean(axis=(2, 3)))
+        pairs = maps.reshape(len(maps), -1, 2, *maps.shape[2:])
+        return found | {"activations": pairs.mean(axis=2)}
+
+
+_FRAMES_A_STEP = 8  # of I3D's last blocks
 
 
 def _divergence(targets: jax.Array, logits: jax.Array) -> jax.Array:
@@ -88,10 +117,20 @@ def agreement(teacher: jax.Array, student: jax.Array, k: int) -> jax.Array:
 
 
 class TaughtClips:
-    """Random-access source of what `WindowedI3D` trains on; each item is computed when first asked for, and kept."""
+    """Random-access source of clips as the teacher and `i3d_lstm`'s lower part see them.
 
-    def __init__(self, source: Any, teacher: str):
+    Each item is computed when first asked for, and kept on disk.
+
+    Args:
+      source: of clips.
+      teacher: the published I3D.
+      arrays: which of `maps`, `logits` and `activations` an item has.
+      frames: which of every eight frames an item has, as `video`.
+    """
+
+    def __init__(self, source: Any, teacher: str, arrays: tuple[str, ...], frames: tuple[int, ...] = ()):
         self.source, self.num_classes = source, source.num_classes
+        self.arrays, self.frames = arrays, frames
         what = json.dumps([repr(source), teacher], sort_keys=True)
         self.folder = hub.cache_folder() / "taught" / hashlib.sha256(what.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,16 +141,23 @@ class TaughtClips:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         path = self.folder / f"{index:06d}.npz"
-        if not path.exists():
-            video = to_float(self.source[index]["video"][None])
-            found = self._look(video)
+        is_kept = path.exists()
+        video = None if is_kept and not self.frames else self.source[index]["video"]
+        if not is_kept:
+            assert video is not None
+            found = self._look(to_float(video[None]))
             partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             with partial.open("wb") as file:
                 arrays = {name: np.asarray(value[0]) for name, value in found.items()}
                 np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
             partial.replace(path)
-        with np.load(path) as arrays:
-            return dict(arrays)
+        with np.load(path) as kept:
+            item = {name: kept[name] for name in self.arrays}
+        if self.frames:
+            assert video is not None
+            steps = video.reshape(-1, _FRAMES_A_STEP, *video.shape[1:])
+            item["video"] = steps[:, list(self.frames)].reshape(-1, *video.shape[1:])
+        return item
 
     @functools.cached_property
     def _look(self) -> Any:
