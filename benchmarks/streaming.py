@@ -40,8 +40,9 @@ def main(argv: list[str]) -> None:
     file = tables.RESULTS / f"{tables.slug(on_device.cpu_name())}-streaming.csv"
     table = tables.read(file, "model", "processors")
     for processors in sorted({1, len(os.sched_getaffinity(0))}):
-        again = [*argv, "--model", arguments.model, "--processors", str(processors)]
-        command = [sys.executable, "-m", "benchmarks.streaming", *again]
+        flags = {"model": arguments.model, "frames": arguments.frames, "processors": processors}
+        words = [f"--{name}={value}" for name, value in flags.items()]
+        command = [sys.executable, "-m", "benchmarks.streaming", *words]
         row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         table[row["model"], row["processors"]] = row
         print("  ".join(f"{name} {value}" for name, value in row.items()))

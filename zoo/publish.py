@@ -133,14 +133,16 @@ def _multiplications(jaxpr: core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name, values = equation.primitive.name, equation.params
+        variables = (*equation.outvars, *equation.invars)
+        shapes: list[tuple[int, ...]] = [getattr(variable.aval, "shape", ()) for variable in variables]
         if name == "conv_general_dilated":
+            out, _, kernel = shapes
             # Each output channel sees a kernel of all taps by the input channels of its group.
-            kernel, out_channels = equation.invars[1].aval.shape, values["dimension_numbers"].rhs_spec[0]
-            total += equation.outvars[0].aval.size * math.prod(kernel) // kernel[out_channels]
+            total += math.prod(out) * math.prod(kernel) // kernel[values["dimension_numbers"].rhs_spec[0]]
         elif name == "dot_general":
+            out, left, _ = shapes
             (contracted, _), _ = values["dimension_numbers"]
-            summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += equation.outvars[0].aval.size * summed
+            total += math.prod(out) * math.prod(left[axis] for axis in contracted)
         else:
             inner = sum(map(_multiplications, core.jaxprs_in_params(values)))
             total += inner * values.get("length", 1) if name == "scan" else inner
