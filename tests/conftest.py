@@ -1,9 +1,16 @@
 """Fixtures that several files share."""
 
+import os
 from pathlib import Path
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
+
+# Machine code is not polished: tests compile far longer than they run. XLA's own passes stay as they are.
+jax.config.update("jax_disable_most_optimizations", True)
+# Nothing goes into the user's cache, whichever command a test runs; a test of the cache gives it a folder.
+os.environ["ZOO_COMPILATION_CACHE"] = "off"
 
 # Every call of these in any test is held to the shapes that its signature states.
 install_import_hook(["zoo.models", "zoo.tasks"], "beartype.beartype")
@@ -18,5 +25,4 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     tiny.register(monkeypatch.setitem, monkeypatch.setattr, folder)
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("ZOO_COMPILATION_CACHE", "off")
     return folder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from zoo import hub, registry
+from zoo import hub, kernels, registry
 
 # Options and the shapes of the inputs; an architecture without a row fails the first test.
 TINY = {
@@ -65,7 +65,9 @@ def test_a_gradient_step_goes_down_and_weights_come_back(arch, tmp_path):
         target = jnp.linspace(-1, 1, output.size).reshape(output.shape)
         return jnp.mean((output - target) ** 2)
 
-    before, gradients = loss(params)
+    # Plain lax, which compiles several times as fast; the other forms have tests of their own.
+    with kernels.prefer("xla"):
+        before, gradients = loss(params)
     squared = sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients))
     assert squared > 0
     # A step small enough for the tangent to hold takes off about rate * |gradient|^2.

@@ -14,13 +14,14 @@ from zoo.kernels import avg_pool
 def model():
     made = registry.create("i3d_lstm", num_classes=5, hidden_features=6)
     # Statistics and biases as a training leaves them: with fresh ones padding is zero before and behind every layer.
-    for i, (_, leaf) in enumerate(nnx.to_flat_state(nnx.state(made, nnx.BatchStat))):
-        leaf.set_value(jax.random.uniform(jax.random.key(i), leaf.shape, minval=0.5, maxval=1.5))
+    random = np.random.default_rng(0)
+    for _, leaf in nnx.to_flat_state(nnx.state(made, nnx.BatchStat)):
+        leaf.set_value(jnp.asarray(random.uniform(0.5, 1.5, leaf.shape), jnp.float32))
     for name in ("mixed_5b", "mixed_5c"):
-        for i, (path, leaf) in enumerate(nnx.to_flat_state(nnx.state(getattr(made.i3d, name), nnx.Param))):
+        for path, leaf in nnx.to_flat_state(nnx.state(getattr(made.i3d, name), nnx.Param)):
             if path[-1] == "bias":
-                leaf.set_value(jax.random.normal(jax.random.key(i), leaf.shape))
-    made.correction.kernel.set_value(jax.random.normal(jax.random.key(3), made.correction.kernel.shape))
+                leaf.set_value(jnp.asarray(random.normal(size=leaf.shape), jnp.float32))
+    made.correction.kernel.set_value(jnp.asarray(random.normal(size=made.correction.kernel.shape), jnp.float32))
     made.eval()
     return made
 
