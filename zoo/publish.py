@@ -20,6 +20,7 @@ from tyro.conf import Positional
 
 from zoo import command_line, configs, hub, kernels, registry, run_log, train
 from zoo.configs import TrainConfig
+from zoo.data import open_dataset
 from zoo.download import sha256_of
 from zoo.errors import UserError
 from zoo.registry import ModelCard, WeightSource
@@ -100,7 +101,8 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
     if not (run / "config.json").is_file():
         raise UserError(f"{run} is not the folder of a run: it has no config.json")
     config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
-    model = registry.create(config.model, **config.options)
+    data = open_dataset(config.dataset, "test", **config.dataset_options)
+    model = registry.create(config.model, **{"num_classes": data.num_classes} | config.options)
     graph, state, random = train.make_state(model, train.make_optimizer(config))
     state, _ = RunCheckpoints(run / "checkpoints").restore(state)
     model = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
@@ -125,7 +127,9 @@ def flops(model: nnx.Module, shape: tuple[int, ...]) -> int:
     """Those of the convolutions and products in one forward pass, a multiply-add as two, whole windows at borders."""
     graph, weights = nnx.split(model)
     with kernels.prefer("xla"):
-        traced = jax.make_jaxpr(lambda weights, x: nnx.merge(graph, weights)(x))(weights, jnp.zeros(shape))
+        traced = jax.make_jaxpr(lambda weights, x: nnx.merge(graph, weights)(x))(
+            weights, jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
     return 2 * _multiplications(traced.jaxpr)
 
 
