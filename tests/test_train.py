@@ -40,6 +40,8 @@ SMALL_LSTM = dataclasses.replace(configs.experiment("lstm"), steps=12, checkpoin
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One folder of them for this file's runs, in this process and in others: they train the same two models."""
     with pytest.MonkeyPatch.context() as patch:
+        # As in conftest.py: otherwise another process rounds otherwise.
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         patch.setenv("ZOO_COMPILATION_CACHE", str(tmp_path_factory.mktemp("compiled")))
         yield
     jax.config.update("jax_compilation_cache_dir", None)

@@ -52,6 +52,8 @@ class Stream:
         self._start = model.initial_state(streams or 1, self._precision)
         self._state = jax.tree.map(jnp.copy, self._start)
         self._waiting: list[np.ndarray] = []
+        self._last: tuple[Any, np.ndarray] | None = None  # the latest step's frames, and the state before it
+        self._revises = getattr(model, "revises_at_end", False)
         self._size: tuple[int, int] | None = None
         self._closed = False
 
@@ -64,7 +66,7 @@ class Stream:
     def close(self) -> None:
         """Lets go of the state; the last `logits` stay."""
         self._closed = True
-        self._state, self._waiting = None, []
+        self._state, self._last, self._waiting = None, None, []
 
     def push(self, frames: np.ndarray) -> Answer | list[Answer]:
         """Takes the next frame, or with `streams` the next frame of each.
@@ -81,15 +83,23 @@ class Stream:
         self._waiting.append(np.stack([self._preprocess.resize(np.ascontiguousarray(frame)) for frame in frames]))
         self.frames += 1
         if len(self._waiting) == self._window:
-            self._step()
+            clips = np.stack(self._waiting, axis=1)
+            self._last = (self._state, clips) if self._revises else None
+            self._state = self._step(self._state, clips, ends=False)
+            self._waiting = []
         return self.answer()
 
     def finish(self) -> Answer | list[Answer]:
-        """The answer of the whole video: what waits for a full step is filled up with its last frame."""
+        """The answer if the video ends here: what waits for a full step is filled up with its last frame.
+
+        It changes nothing else: more frames may come.
+        """
         self._check_open()
         if self._waiting:
-            self._waiting += [self._waiting[-1]] * (self._window - len(self._waiting))
-            self._step()
+            filled = self._waiting + [self._waiting[-1]] * (self._window - len(self._waiting))
+            self._step(self._state, np.stack(filled, axis=1), ends=True)
+        elif self._last:
+            self._step(*self._last, ends=True)
         return self.answer()
 
     def answer(self) -> Answer | list[Answer]:
@@ -109,14 +119,13 @@ class Stream:
             raise UserError(f"stream {stream} can begin anew only between two steps; {waiting}")
         self._state = jax.tree.map(lambda now, start: now.at[stream].set(start[stream]), self._state, self._start)
 
-    def _step(self) -> None:
-        clips = np.stack(self._waiting, axis=1)
-        self._waiting = []
+    def _step(self, state: Any, clips: np.ndarray, *, ends: bool) -> Any:
+        """Sets the logits; returns the state after a step."""
         mean, std = (np.asarray(value, np.float32) for value in (self._preprocess.mean, self._preprocess.std))
-        self._state, logits = _step(
-            self._graph, self._weights, self._state, clips, mean, std, precision=self._precision
-        )
+        ending = {"ends": ends} if self._revises else {}
+        state, logits = _step(self._graph, self._weights, state, clips, mean, std, precision=self._precision, **ending)
         self.logits = np.asarray(logits)
+        return state
 
     def _check_open(self) -> None:
         if self._closed:
@@ -146,9 +155,10 @@ class Stream:
           UserError: the stream is closed, or the file cannot be written; what was there before then stays.
         """
         self._check_open()
-        arrays = {
-            f"state {place}": np.asarray(leaf, np.float32) for place, leaf in enumerate(jax.tree.leaves(self._state))
-        }
+        arrays = {f"state {place}": np.asarray(leaf, np.float32) for place, leaf in enumerate(_leaves(self._state))}
+        if self._last:
+            before, arrays["last"] = self._last
+            arrays |= {f"before {place}": np.asarray(leaf, np.float32) for place, leaf in enumerate(_leaves(before))}
         arrays |= {f"waiting {place}": frames for place, frames in enumerate(self._waiting)}
         arrays |= {} if self.logits is None else {"logits": self.logits}
         about = {"model": _fingerprint(self._card), "streams": self._streams, "frames": self.frames, "size": self._size}
@@ -186,9 +196,13 @@ class Stream:
         if about["streams"] != self._streams:
             raise UserError(f"{os.fspath(path)} was saved with streams={about['streams']}, not {self._streams}")
         leaves, structure = jax.tree.flatten(self._start)
-        self._state = jax.tree.unflatten(
-            structure, [jnp.asarray(arrays[f"state {place}"], leaf.dtype) for place, leaf in enumerate(leaves)]
-        )
+
+        def restored(name: str) -> Any:
+            stored = [jnp.asarray(arrays[f"{name} {place}"], leaf.dtype) for place, leaf in enumerate(leaves)]
+            return jax.tree.unflatten(structure, stored)
+
+        self._state = restored("state")
+        self._last = (restored("before"), arrays["last"]) if "last" in arrays else None
         self._waiting = [arrays[f"waiting {place}"] for place in range(about["frames"] % self._window)]
         self.logits, self.frames = arrays.get("logits"), about["frames"]
         self._size = tuple(about["size"]) if about["size"] else None
@@ -205,7 +219,10 @@ def _best_first(labels: tuple[str, ...], logits: np.ndarray) -> Answer:
     return [(labels[index], float(probabilities[index])) for index in np.argsort(-probabilities, kind="stable")]
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "precision"), donate_argnames="state")
+_leaves = jax.tree.leaves
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "precision", "ends"))
 def _step(
     graph: nnx.GraphDef,
     weights: nnx.State,
@@ -215,9 +232,10 @@ def _step(
     std: jax.Array,
     *,
     precision: Any,
+    **ending: bool,
 ) -> tuple[Any, jax.Array]:
     """The state after a step of uint8 clips `[streams, window, H, W, 3]`, and the logits `[streams, classes]`."""
     x = (clips.astype(jnp.float32) - mean) / std
     model: Any = nnx.merge(graph, weights)
-    logits, state = model.along(x.astype(precision), state)
+    logits, state = model.along(x.astype(precision), state, **ending)
     return state, logits[:, -1].astype(jnp.float32)

@@ -24,10 +24,10 @@ _DEFAULT = TrainConfig(
     task="classification",
     dataset="digit_motion",
     dataset_options={"num_frames": 8, "size": 32},
-    steps=600,
+    steps=1500,
     batch_size=32,
-    learning_rate=1e-3,
-    weight_decay=1e-2,
+    optimizer="muon",
+    learning_rate=2e-2,
     evaluation_items=1600,
     evaluate_every=150,
 )

@@ -1,10 +1,12 @@
 """I3D on short windows with an LSTM over them: an I3D that answers while the clip still runs.
 
 I3D up to its last two blocks, where nearly all of the work is done, goes over each window of 16 frames once: its layers
-remember what was before the window and take it that the picture stays as it is behind it. (With zeros there, as at the
-end of a clip, features are several times as far from those of the whole clip.) The last two blocks begin again with the
-last steps when the next window comes, so that the classifier has, after each window, what it would have if the clip
-ended there. How the clip goes on it cannot know; an LSTM along the windows learns what to expect.
+remember what was before the window and take it that the picture stays as it is behind it. (With zeros there features
+are several times as far from those of the whole clip.) The last two blocks begin again with the last steps when the
+next window comes. How the clip goes on they cannot know; an LSTM along the windows learns what to expect.
+
+When the clip ends there is nothing more to expect, and zeros behind the last window are what I3D sees there: the answer
+of a whole clip is I3D's own classifier on features that are nearly I3D's.
 """
 
 from typing import Any
@@ -33,10 +35,12 @@ class I3DLSTM(nnx.Module):
 
     window = 8 * _STEPS
     is_causal = True
+    revises_at_end = True  # once the clip has ended, the last window looks otherwise
 
     def __init__(self, num_classes: int, hidden_features: int, *, rngs: nnx.Rngs):
         self.i3d = I3D(num_classes, rngs=rngs)
         features, num_layers = 2 * self.i3d.feature_size, int(hidden_features > 0)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.recurrent = Recurrent(
             features, hidden_features, cell="lstm", num_layers=num_layers, bidirectional=False, rngs=rngs
         )
@@ -54,7 +58,7 @@ class I3DLSTM(nnx.Module):
         """
 
         def after_a_window(x: jax.Array) -> State:
-            maps, lower = self._lower(None, x)
+            maps, lower = self._lower(None, x, False)
             features = jnp.zeros((batch, self.i3d.feature_size), dtype)
             return {"lower": lower} | self._upper(
                 {
@@ -73,9 +77,9 @@ class I3DLSTM(nnx.Module):
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return zeros | {"recurrent": self.recurrent.initial_state(batch, dtype)}
 
-    def _lower(self, before: Before | None, x: jax.Array) -> tuple[jax.Array, Before]:
+    def _lower(self, before: Before | None, x: jax.Array, ends: bool | jax.Array) -> tuple[jax.Array, Before]:
         """What the last two blocks see of a window `[B, 16, H, W, 3]`: `[B, 2, H / 32, W / 32, 832]`."""
-        piece = Piece(before, guess="last")
+        piece = Piece(before, ends=ends)
         x = piece.unit(self.i3d.conv_1a, x)
         x = max_pool(x, window=(1, 3, 3), strides=(1, 2, 2), padding="SAME")
         x = piece.unit(self.i3d.conv_2c, self.i3d.conv_2b(x))
@@ -95,10 +99,10 @@ class I3DLSTM(nnx.Module):
         """
         n = state["steps"][:, None]
         # Windows are 3 steps: of mixed_5b what was made of step n - 1 is no longer right, of mixed_5c that of n - 2.
-        of_b = Piece(state["block_b"], guess="zeros", provisional=1, is_there=n + jnp.arange(-1, 2) >= 0)
+        of_b = Piece(state["block_b"], ends=True, provisional=1, is_there=n + jnp.arange(-1, 2) >= 0)
         fresh = of_b.block(self.i3d.mixed_5b, jnp.concatenate([state["input"], maps], axis=1))
         is_there = n + jnp.arange(-2, 2) >= 0
-        of_c = Piece(state["block_c"], guess="zeros", provisional=2, is_there=is_there)
+        of_c = Piece(state["block_c"], ends=True, provisional=2, is_there=is_there)
         last = of_c.block(self.i3d.mixed_5c, jnp.concatenate([state["middle"], fresh], axis=1))
 
         features = jnp.where(is_there[..., None], last.mean(axis=(2, 3)), 0)
@@ -118,53 +122,58 @@ class I3DLSTM(nnx.Module):
         }
         return after, (last, seen)
 
-    def lower(
-        self, x: Float[Any, "batch time height width 3"], before: Before
-    ) -> tuple[Float[jax.Array, "batch windows 2 rows columns 832"], Before]:
-        """What the last two blocks see of each window, one after the other; `before` is the state's `lower`."""
+    def see(
+        self, x: Float[Any, "batch time height width 3"], state: State, *, ends: bool = False
+    ) -> tuple[Float[jax.Array, "batch windows 2048"], State]:
+        """After each window the features of all windows so far, and beside them those of the latest alone.
+
+        `ends` says that the clip ends with x. `state` is left without its `recurrent`, which nothing here depends on.
+        """
         x = jnp.concatenate([x, *[x[:, -1:]] * (-x.shape[1] % self.window)], axis=1)
         windows = x.reshape(len(x), -1, self.window, *x.shape[2:]).swapaxes(0, 1)
+        is_last = jnp.arange(len(windows)) == len(windows) - 1
 
-        def step(before: Before, window: jax.Array) -> tuple[Before, jax.Array]:
-            maps, after = self._lower(before, window)
-            return after, maps
+        def step(state: State, window: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+            frames, ends = window
+            state = dict(state)
+            maps, lower = self._lower(state.pop("lower"), frames, ends)
+            state, (last, seen) = self._upper(state, maps)
+            now = last[:, 2:].mean(axis=(1, 2, 3))
+            return {"lower": lower} | state, jnp.concatenate([seen, now], axis=-1)
 
-        after, maps = jax.lax.scan(step, before, windows)
-        return maps.swapaxes(0, 1), after
+        start = {name: part for name, part in state.items() if name != "recurrent"}
+        state, features = jax.lax.scan(step, start, (windows, is_last & ends))
+        return features.swapaxes(0, 1), state
 
-    def follow(
-        self, maps: Float[jax.Array, "batch windows 2 rows columns 832"], state: State
-    ) -> tuple[dict[str, jax.Array], State]:
-        """What becomes of the windows that `lower` made, seen in turn; `state` without its `lower`.
+    def expect(
+        self, features: Float[jax.Array, "batch windows 2048"], recurrent: Any = None
+    ) -> tuple[dict[str, jax.Array], Any]:
+        """Of what `see` found, after each window: `logits` `[B, windows, classes]`, and `uncorrected` ones.
 
-        Returns:
-          After each window `logits` `[B, windows, classes]`, `uncorrected` ones without the LSTM's part, and the last
-          `activations` of the latest four steps `[B, windows, 4, rows, columns, 1024]`; and the state.
+        The latter are the classifier's on what was seen so far, without the LSTM's part.
         """
-        state = dict(state)
-        recurrent = state.pop("recurrent")
-        state, (last, seen) = jax.lax.scan(self._upper, state, maps.swapaxes(0, 1))
-        last, seen = last.swapaxes(0, 1), seen.swapaxes(0, 1)
-        now = last[:, :, 2:].mean(axis=(2, 3, 4))
-        hidden, recurrent = self.recurrent(jnp.concatenate([seen, now], axis=-1), recurrent)
-        uncorrected = self.i3d.classify(seen)
+        hidden, recurrent = self.recurrent(self.dropout(features), recurrent)
+        uncorrected = self.i3d.classify(features[..., : self.i3d.feature_size])
         logits = uncorrected if self.correction is None else uncorrected + self.correction(hidden)
-        return {"logits": logits, "uncorrected": uncorrected, "activations": last}, state | {"recurrent": recurrent}
+        return {"logits": logits, "uncorrected": uncorrected}, recurrent
 
     def along(
-        self, x: Float[Any, "batch time height width 3"], state: State | None = None
+        self, x: Float[Any, "batch time height width 3"], state: State | None = None, *, ends: bool = False
     ) -> tuple[Float[jax.Array, "batch windows classes"], State]:
         """Logits of all that was seen up to each window, and the state with which the next frames go on.
 
-        All but the last piece of a clip have a multiple of 16 frames.
+        All but the last piece of a clip have a multiple of 16 frames. `ends` says that x is the last.
         """
-        state = dict(self.initial_state(len(x), x.dtype, x.shape[2]) if state is None else state)
-        maps, lower = self.lower(x, state.pop("lower"))
-        found, state = self.follow(maps, state)
-        return found["logits"], state | {"lower": lower}
+        state = self.initial_state(len(x), x.dtype, x.shape[2]) if state is None else state
+        features, after = self.see(x, state, ends=ends)
+        found, recurrent = self.expect(features, state["recurrent"])
+        logits = found["logits"]
+        if ends:
+            logits = logits.at[:, -1].set(found["uncorrected"][:, -1])
+        return logits, after | {"recurrent": recurrent}
 
     def __call__(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch classes"]:
-        return self.along(x)[0][:, -1]
+        return self.along(x, ends=True)[0][:, -1]
 
 
 @register_model

@@ -20,7 +20,8 @@ class Piece:
 
     Args:
       before: what the pass over the piece before left in `after`; None at the start of a clip, where I3D sees zeros.
-      guess: what layers see behind the piece: "last", its last step over and over, or "zeros", as if the clip ended.
+      ends: whether the clip ends with this piece, so that layers see zeros behind it, as I3D does; if not, they see its
+        last step over and over. A bool, or a traced one.
       provisional: last steps of the piece that the next piece begins with once more.
       is_there: bool `[B, T]`, False for steps before the start of the clip.
 
@@ -32,12 +33,12 @@ class Piece:
         self,
         before: Before | None,
         *,
-        guess: str,
+        ends: bool | jax.Array,
         provisional: int = 0,
         is_there: jax.Array | None = None,
     ):
         self._before: Iterator[jax.Array] | None = None if before is None else iter(before)
-        self._guess, self._provisional, self._is_there = guess, provisional, is_there
+        self._ends, self._provisional, self._is_there = ends, provisional, is_there
         self._after: list[jax.Array] = []
 
     @property
@@ -79,8 +80,7 @@ class Piece:
             before = jnp.repeat(before, left, axis=1)
         end = x.shape[1] - self._provisional
         self._after.append(x[:, end - left : end])
-        behind = jnp.repeat(x[:, -1:], right, axis=1)
-        behind = behind if self._guess == "last" else jnp.zeros_like(behind)
+        behind = jnp.where(self._ends, 0, jnp.repeat(x[:, -1:], right, axis=1))
         return jnp.concatenate([before, x, behind], axis=1), in_space
 
 

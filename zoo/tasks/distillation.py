@@ -21,94 +21,89 @@ from zoo.tasks.classification import to_float
 
 
 @dataclasses.dataclass(frozen=True)
-class _TaughtByI3D:
-    """Trains a student to say of the clip so far what I3D says of all of it (Hinton et al. 2015, arXiv:1503.02531).
+class WindowedI3D:
+    """Trains the LSTM of an `i3d_lstm` to say after each window what I3D says of the whole clip.
 
-    A batch is what `TaughtClips` gives: `{"logits": [B, classes], "activations": [B, 4, 7, 7, 1024], ...}`.
+    All else stays I3D's, so its features are computed once and kept. The loss is the divergence from the teacher
+    (Hinton et al. 2015, arXiv:1503.02531). A batch is `{"features": [B, windows, 2048], "logits": [B, classes]}`.
 
     Args:
       teacher: the published I3D.
-      early: weight of what is said before the last step.
-      feature_weight: of the activations' squared error at all but the last step, in units of the teacher's variance.
     """
 
     teacher: str = "i3d_kinetics400"
-    early: float = 0.5
-    feature_weight: float = 1.0
+
+    def prepared(self, source: Any) -> Any:
+        return TaughtClips(source, self.teacher, ("features", "logits"))
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         nnx.reseed(model, dropout=key)
-        found = self._follow(model, batch)
-        targets = jax.nn.softmax(batch["logits"])
-        by_step = _divergence(targets[:, None], found["logits"])
-        weights = jnp.full(by_step.shape[1], self.early).at[-1].set(1.0)
-        told = (by_step * weights).sum(1).mean() / weights.sum()
-        uncorrected = _divergence(targets, found["uncorrected"][:, -1]).mean()
-        # The teacher's last step is mostly what zeros behind the clip's end make of it: no student sees those.
-        activations = batch["activations"][:, :-1].astype(jnp.float32)
-        error = jnp.square(found["activations"][:, :-1] - activations).mean() / activations.var()
-        figures = {"divergence": by_step[:, -1].mean(), "uncorrected": uncorrected, "feature_error": error}
-        return told + uncorrected + self.feature_weight * error, figures
+        found, _ = model.expect(batch["features"])
+        divergence, uncorrected = (_divergence(batch["logits"], found[name]) for name in ("logits", "uncorrected"))
+        return divergence.mean(), {"first": divergence[:, 0].mean(), "first_uncorrected": uncorrected[:, 0].mean()}
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
         del key
-        found, teacher = self._follow(model, batch), batch["logits"]
-        figures = {"loss": _divergence(jax.nn.softmax(teacher), found["logits"][:, -1])}
-        for name, logits in (("first", found["logits"][:, 0]), ("last", found["logits"][:, -1])):
-            figures |= {f"top{k}_{name}": agreement(teacher, logits, k) for k in (1, 5)}
-        return figures | {"top1_uncorrected": agreement(teacher, found["uncorrected"][:, -1], 1)}
+        found, _ = model.expect(batch["features"])
+        return _figures(found, batch["logits"])
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         return []
 
-    @staticmethod
-    def _follow(model: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """`logits` and `uncorrected` `[B, steps, classes]` and `activations` `[B, 4, 7, 7, 1024]` of a student."""
-        raise NotImplementedError
 
+@dataclasses.dataclass(frozen=True)
+class FramewiseI3D:
+    """Trains an `inception_lstm` to say after each frame what I3D says of the whole clip, and to see what I3D sees.
 
-class WindowedI3D(_TaughtByI3D):
-    """Trains the upper part of an `i3d_lstm`. The lower part stays I3D's, and what it makes of a clip is kept on disk.
+    It sees two frames of the eight behind each of the teacher's last activations. A batch is `{"video": uint8
+    [B, 8, H, W, 3], "logits": [B, classes], "activations": [B, 4, 7, 7, 1024]}`.
 
-    A batch has `"maps": [B, windows, 2, 7, 7, 832]`, the lower part's, as well.
+    Args:
+      teacher: the published I3D.
+      feature_weight: of the activations' squared error at all but the last step, in units of the teacher's variance.
     """
 
-    def prepared(self, source: Any) -> Any:
-        return TaughtClips(source, self.teacher, ("maps", "logits", "activations"))
-
-    @staticmethod
-    def _follow(model: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        model.eval()  # statistics stay the teacher's
-        maps = jnp.asarray(batch["maps"], jnp.float32)
-        state = model.initial_state(len(maps), jnp.float32)
-        del state["lower"]
-        found, _ = model.follow(maps, state)
-        return found | {"activations": found["activations"][:, -1]}
-
-
-class FramewiseI3D(_TaughtByI3D):
-    """Trains an `inception_lstm` on two frames of the eight behind each of the teacher's last activations.
-
-    A batch has `"video": uint8 [B, 8, H, W, 3]` as well.
-    """
+    teacher: str = "i3d_kinetics400"
+    feature_weight: float = 1.0
 
     def prepared(self, source: Any) -> Any:
         return TaughtClips(source, self.teacher, ("logits", "activations"), frames=(2, 5))
 
-    @staticmethod
-    def _follow(model: Any, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
+        nnx.reseed(model, dropout=key)
         maps = model.frames.maps(to_float(batch["video"]))
         found, _ = model.follow(maps.mean(axis=(2, 3)))
-        pairs = maps.reshape(len(maps), -1, 2, *maps.shape[2:])
-        return found | {"activations": pairs.mean(axis=2)}
+        told = _divergence(batch["logits"], found["logits"]).mean()
+        uncorrected = _divergence(batch["logits"], found["uncorrected"])[:, -1].mean()
+        seen = maps.reshape(len(maps), -1, 2, *maps.shape[2:]).mean(axis=2)
+        # The teacher's last step is mostly what zeros behind the clip's end make of it: no frame shows those.
+        activations = batch["activations"][:, :-1].astype(jnp.float32)
+        error = jnp.square(seen[:, :-1] - activations).mean() / activations.var()
+        figures = {"divergence": told, "uncorrected": uncorrected, "feature_error": error}
+        return told + uncorrected + self.feature_weight * error, figures
+
+    def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
+        del key
+        found, _ = model.follow(model.frames.frame_features(to_float(batch["video"])))
+        return _figures(found, batch["logits"])
+
+    def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
+        return []
 
 
-_FRAMES_A_STEP = 8  # of I3D's last blocks
+def _divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
+    """Kullback-Leibler, of a student's logits `[B, steps, classes]` from a teacher's `[B, classes]`: `[B, steps]`."""
+    return optax.losses.kl_divergence(jax.nn.log_softmax(student), jax.nn.softmax(teacher)[:, None])
 
 
-def _divergence(targets: jax.Array, logits: jax.Array) -> jax.Array:
-    """Kullback-Leibler divergence of the students' distribution from the teacher's, over the last axis."""
-    return optax.losses.kl_divergence(jax.nn.log_softmax(logits), targets)
+def _figures(found: Mapping[str, jax.Array], teacher: jax.Array) -> dict[str, jax.Array]:
+    """Of each clip: divergence and agreement after the first step and after the last, with the LSTM and without."""
+    figures = {"loss": _divergence(teacher, found["logits"]).mean(1)}
+    for name, suffix in (("logits", ""), ("uncorrected", "_uncorrected")):
+        for when, step in (("first", 0), ("last", -1)):
+            logits = found[name][:, step]
+            figures |= {f"top{k}_{when}{suffix}": agreement(teacher, logits, k) for k in (1, 5)}
+    return figures
 
 
 def agreement(teacher: jax.Array, student: jax.Array, k: int) -> jax.Array:
@@ -117,15 +112,18 @@ def agreement(teacher: jax.Array, student: jax.Array, k: int) -> jax.Array:
     return (best == teacher.argmax(-1)[:, None]).any(-1).astype(jnp.float32)
 
 
+_FRAMES_A_STEP = 8  # of I3D's last blocks
+
+
 class TaughtClips:
-    """Random-access source of clips as the teacher and `i3d_lstm`'s lower part see them.
+    """Random-access source of clips as the teacher and, window by window, `i3d_lstm` see them.
 
     Each item is computed when first asked for, and kept on disk.
 
     Args:
       source: of clips.
       teacher: the published I3D.
-      arrays: which of `maps`, `logits` and `activations` an item has.
+      arrays: which of `features`, `logits` and `activations` an item has.
       frames: which of every eight frames an item has, as `video`.
     """
 
@@ -162,11 +160,11 @@ class TaughtClips:
 
     @functools.cached_property
     def _look(self) -> Any:
-        """The compiled teacher and lower part of the student, on `[1, T, H, W, 3]`."""
+        """The compiled teacher, and its layers on windows, on `[1, T, H, W, 3]`."""
         from zoo import registry
         from zoo.predictor import load
 
-        model: Any = registry.create("i3d_lstm")
+        model: Any = registry.create("i3d_lstm", hidden_features=0)
         model.i3d = load(self._teacher).model
         model.eval()
         graph, weights = nnx.split(model)
@@ -174,11 +172,10 @@ class TaughtClips:
         @jax.jit
         def look(weights: nnx.State, x: jax.Array) -> dict[str, jax.Array]:
             model: Any = nnx.merge(graph, weights)
-            maps, _ = model.lower(x, model.initial_state(len(x), x.dtype, x.shape[2])["lower"])
+            features, _ = model.see(x, model.initial_state(len(x), x.dtype, x.shape[2]))
             activations = model.i3d.mixed_5c(model.i3d.mixed_5b(model.i3d.lower(x)))
             window = [min(size, there) for size, there in zip((2, 7, 7), activations.shape[1:4], strict=True)]
             logits = model.i3d.classify(avg_pool(activations, window=window, strides=1)).mean(axis=(1, 2, 3))
-            half = functools.partial(jnp.asarray, dtype=jnp.float16)
-            return {"maps": half(maps), "logits": logits, "activations": half(activations)}
+            return {"features": features, "logits": logits, "activations": activations.astype(jnp.float16)}
 
         return functools.partial(look, weights)
