@@ -8,6 +8,7 @@ from zoo import command_line, registry
 COMMANDS = {
     "predict": "names what happens in a video",
     "train": "trains a model",
+    "evaluate": "measures a published model on labelled videos",
     "publish": "a finished run as a published model",
     "list": "the published models",
     "card": "what is known of a published model",

@@ -1,6 +1,8 @@
 """What `zoo.load` gives: a network with its weights, preprocessing and labels, called on real video."""
 
 import functools
+import pkgutil
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -51,11 +53,15 @@ class Classifier(Predictor):
         Raises:
           UserError: the video cannot be read.
         """
-        logits = self._of_clips(video, "__call__").astype(np.float64)
-        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities = (probabilities / probabilities.sum(axis=-1, keepdims=True)).mean(axis=0)
+        probabilities = self.probabilities(self.preprocess(video))
         best = np.argsort(-probabilities, kind="stable")
         return [(self.labels[index], float(probabilities[index])) for index in best]
+
+    def probabilities(self, clips: Iterable[np.ndarray]) -> np.ndarray:
+        """Softmax of each clip float32 [T, H, W, 3], made by `preprocess`, averaged over clips: float64 [classes]."""
+        logits = self._of_clips(clips, "__call__").astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
 
     def embed(self, video: Any) -> np.ndarray:
         """The network's features, averaged over the clips: float32 [features].
@@ -65,7 +71,7 @@ class Classifier(Predictor):
         """
         if not hasattr(self.model, "features"):
             raise UserError(f"{self.card.name} is a {self.card.arch}, which gives no features")
-        return self._of_clips(video, "features").mean(axis=0)
+        return self._of_clips(self.preprocess(video), "features").mean(axis=0)
 
     def stream(self, streams: int | None = None, *, resume: Any = None) -> Stream:
         """A video as it comes, frame by frame: `with predictor.stream() as stream: stream.push(frame)`.
@@ -85,10 +91,10 @@ class Classifier(Predictor):
             made.resume(resume)
         return made
 
-    def _of_clips(self, video: Any, method: str) -> np.ndarray:
+    def _of_clips(self, clips: Iterable[np.ndarray], method: str) -> np.ndarray:
         graph, state = nnx.split(self.model)
         # One clip at a time, so that long and short videos share a shape and thereby a compiled program.
-        answers = [_run(graph, state, clip[None], method=method) for clip in self.preprocess(video)]
+        answers = [_run(graph, state, clip[None], method=method) for clip in clips]
         return np.concatenate(answers)
 
 
@@ -100,8 +106,8 @@ def _run(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array, *, method: str
     return getattr(model, method)(clips.astype(precision)).astype(jnp.float32)
 
 
-PREDICTORS: dict[str, type[Predictor]] = {"classification": Classifier}
-"""By the card's task; a task without calls of its own gets a plain `Predictor`."""
+PREDICTORS = {"classification": "zoo.predictor:Classifier", "shot boundaries": "zoo.shot_detector:ShotDetector"}
+"""By the card's task, imported when one is loaded; a task without calls of its own gets a plain `Predictor`."""
 
 
 def load(name: str, *, device: Any = None, dtype: Any = None, sharding: hub.Placement | None = None) -> Any:
@@ -128,7 +134,7 @@ def load(name: str, *, device: Any = None, dtype: Any = None, sharding: hub.Plac
     model = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
     model = hub.load_weights(model, card, sharding=sharding, device=place, dtype=dtype)
     model.eval()
-    return PREDICTORS.get(card.task, Predictor)(card, model)
+    return pkgutil.resolve_name(PREDICTORS.get(card.task, "zoo.predictor:Predictor"))(card, model)
 
 
 def _first_device(platform: str) -> Any:

@@ -209,3 +209,17 @@ def test_real_clips(name, seconds, size):
     assert clips.shape[1:] == (64, 224, 224, 3)
     assert -1 <= clips.min() < -0.9
     assert 0.9 < clips.max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 50), (50, 20), (20, 20)])
+def test_several_crops_run_along_the_long_side(height, width):
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(**{**_SMALL, "num_frames": 1, "resize_short": 20, "crop": 16})
+    first, middle, last = preprocessing.sample(frame[None], num_clips=1, num_crops=3)[0, :, 0]
+    np.testing.assert_array_equal(middle, preprocessing.resize(frame))
+    top, bottom = (slice(2, 18), slice(2, 18)) if width > height else (slice(0, 16), slice(-16, None))
+    left, right = (slice(0, 16), slice(-16, None)) if width >= height else (slice(2, 18), slice(2, 18))
+    if height == width:
+        top = bottom = slice(2, 18)
+    np.testing.assert_array_equal(first, frame[top, left])
+    np.testing.assert_array_equal(last, frame[bottom, right])

@@ -5,12 +5,12 @@ python -m zoo.train --config cnn_lstm_kinetics
 Two students: I3D on windows of 16 frames with an LSTM over them, and, as the preset `framewise`, the image network that
 I3D was inflated from, on single frames, with an LSTM over those. The preset `mean` is the first without its LSTM: its
 answer is corrected by what a linear layer makes of the mean over all so far and of the latest window. The presets
-`films`, `mixed`, `photos` and `objects` train on the first of the kinds of clips alone, on the first two, and so on: they
-show what each adds.
+`films`, `mixed`, `photos` and `objects` train on the first of the kinds of clips alone, on the first two, and so on:
+they show what each adds.
 
 The data are real videos and photos out of packages, strongly varied, without labels. Protocol, fixed before the first
 training: the films held out are those of `zoo/data/real_films.csv` with the split "test", all other films train; 32
-frames at 8 a second; 300 training clips of each of five kinds, seed 0; the figures are agreement with the teacher on
+frames at 8 a second; 200 training clips of each of five kinds, seed 0; the figures are agreement with the teacher on
 every held-out clip.
 """
 
@@ -50,7 +50,7 @@ PRESETS = {
         model="inception_lstm",
         start={"frames": "i3d_kinetics400"},
         task="framewise_i3d",
-        steps=400,
+        steps=300,
         batch_size=8,
         learning_rate=1e-3,
         evaluate_every=100,

@@ -16,8 +16,8 @@ from zoo.errors import UserError
 FRAME_RATE = 8.0  # frames a second, of the clips that are cut
 
 KINDS = ("film", "mixed", "photo", "object", "digits")
-"""Training clips: of a film; of two films, one cut to the other or faded into it; of a photo that the camera moves over;
-of a film or photo with a part of another that moves across; of such with handwritten digits that move over it."""
+"""Training clips: of a film; of two films, one cut to the other or faded into it; of a photo that the camera moves
+over; of a film or photo with a part of another that moves across; of such with handwritten digits that move over it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RealClips:
     num_frames: int = 32
     size: int = 224
     seed: int = 0
-    clips_a_kind: int = 300
+    clips_a_kind: int = 200
     clips_a_film: int = 12
     kinds: tuple[str, ...] = KINDS
 
@@ -115,10 +115,8 @@ class RealClips:
         photo = self.photos[rng.integers(len(self.photos))]
         return self._by_camera(rng, photo, np.zeros(self.num_frames, int), moves=True)
 
-    def _by_camera(
-        self, rng: np.random.Generator, frames: np.ndarray, times: np.ndarray, *, moves: bool
-    ) -> np.ndarray:
-        """The frames at these times through a window that stands still, or pans and zooms; mirrored half of the time."""
+    def _by_camera(self, rng: np.random.Generator, frames: np.ndarray, times: np.ndarray, *, moves: bool) -> np.ndarray:
+        """The frames at these times through a window that stands still, or pans and zooms; every other is mirrored."""
         first, last = _box(rng, frames), _box(rng, frames)
         share = np.linspace(0, 1, self.num_frames)[:, None] * moves
         clip = self._seen(frames, times, first * (1 - share) + last * share)

@@ -1,6 +1,7 @@
 """From a video to what a classifier's weights expect."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -63,34 +64,67 @@ class Preprocessing:
         Raises:
           UserError: the video cannot be read, or an array is not uint8 [T, H, W, 3] with at least one frame.
         """
+        views = self.sample(video)
+        return self.scale(views.reshape(-1, *views.shape[2:]))
+
+    def sample(self, video: Any, num_clips: int | None = None, num_crops: int = 1) -> np.ndarray:
+        """The pixels that a model sees, not yet scaled.
+
+        Args:
+          video: as in a call.
+          num_clips: windows spread evenly over the video; without it as many as cover it, up to `max_clips`.
+          num_crops: squares spread evenly over the long side; a single one lies in the middle.
+
+        Returns:
+          uint8 [clips, crops, num_frames, crop, crop, 3].
+
+        Raises:
+          UserError: as in a call.
+        """
+        crops = functools.partial(self._crops, num_crops=num_crops)
         if hasattr(video, "__array__"):
             frames = _checked(np.asarray(video))
-            return self._sample(len(frames) / self.frame_rate, lambda times: self._pick(frames, times))
+            duration = len(frames) / self.frame_rate
+            return self._sample(duration, num_clips, lambda times: self._pick(frames, times, crops))
         with open_video(video) as reader:
-            return self._sample(reader.duration, lambda times: reader.frames_at(times, each=self.resize))
+            return self._sample(reader.duration, num_clips, lambda times: reader.frames_at(times, each=crops))
+
+    def scale(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [..., 3] to what the model sees, float32."""
+        scaled = pixels.astype(np.float32)
+        scaled -= np.asarray(self.mean, np.float32)  # in place: ten clips of 64 frames are 385 MB
+        scaled /= np.asarray(self.std, np.float32)
+        return scaled
 
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] to uint8 [crop, crop, 3]."""
+        return self._crops(frame, 1)[0]
+
+    def _crops(self, frame: np.ndarray, num_crops: int) -> np.ndarray:
         height, width = frame.shape[:2]
         short = min(height, width)
         new_height, new_width = height * self.resize_short // short, width * self.resize_short // short
         image = Image.fromarray(frame).resize((new_width, new_height), _INTERPOLATIONS[self.interpolation])
-        top, left = round((new_height - self.crop) / 2), round((new_width - self.crop) / 2)
-        return np.asarray(image)[top : top + self.crop, left : left + self.crop]
+        pixels = np.asarray(image)
+        spare = np.array([new_height, new_width]) - self.crop
+        shares = np.linspace(0, 1, num_crops) if num_crops > 1 else np.array([0.5])
+        along = (0.5, shares) if width >= height else (shares, 0.5)
+        corners = np.stack(np.broadcast_arrays(*(side * share for side, share in zip(spare, along, strict=True))), -1)
+        return np.stack([pixels[y : y + self.crop, x : x + self.crop] for y, x in np.round(corners).astype(int)])
 
-    def _pick(self, frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+    def _pick(self, frames: np.ndarray, times: np.ndarray, each: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The frames of an array at these times, each resized once."""
         indices, where = np.unique(np.round(times * self.frame_rate).astype(int), return_inverse=True)
-        return np.stack([self.resize(np.ascontiguousarray(frames[index])) for index in indices])[where]
+        return np.stack([each(np.ascontiguousarray(frames[index])) for index in indices])[where]
 
-    def _sample(self, duration: float, frames_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def _sample(
+        self, duration: float, num_clips: int | None, frames_at: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
         sampling = {"num_frames": self.num_frames, "frame_rate": self.frame_rate}
-        num_clips = min(self.max_clips, clips_to_cover(duration, **sampling))
+        num_clips = num_clips or min(self.max_clips, clips_to_cover(duration, **sampling))
         times = clip_times(duration, num_clips=num_clips, **sampling)
-        clips = frames_at(times.ravel()).astype(np.float32)
-        clips -= np.asarray(self.mean, np.float32)  # in place: ten clips of 64 frames are 385 MB
-        clips /= np.asarray(self.std, np.float32)
-        return clips.reshape(*times.shape, self.crop, self.crop, 3)
+        pixels = frames_at(times.ravel())
+        return pixels.reshape(*times.shape, *pixels.shape[1:]).swapaxes(1, 2)
 
 
 def _checked(frames: np.ndarray) -> np.ndarray:

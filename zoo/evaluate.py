@@ -1,0 +1,263 @@
+"""`zoo evaluate --model M --dataset D`: a published classifier's figures on labelled videos, by a stated protocol.
+
+The folder `--out` gets a line for each video (answers.jsonl), results.json, confusion.png and, if any could not be
+read, unreadable.txt. The same command goes on where it was stopped.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from zoo import command_line, registry
+from zoo.data.labelled_videos import LabelledVideos, as_labels, labelled_videos
+from zoo.errors import UserError
+from zoo.metrics.classification import by_class, head_middle_tail
+
+_TOP = 5
+_MOST_UNREADABLE = 0.01  # share of the videos; with more something else is wrong
+_READ_AHEAD = 2  # videos decoded while one is looked at
+_CONFUSED = 20  # classes that the picture shows at most: those with the most mistakes
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Measures a published classifier on labelled videos."""
+
+    model: str
+    """A published classifier: see `zoo list`."""
+    dataset: str
+    """kinetics400, kinetics600, kinetics700, folder:DIR (class folders) or csv:FILE (columns path, label)."""
+    data: Path | None = None
+    """Where the data set lies, if its name does not say so."""
+    split: str = "test"
+    """"train", "test" (which a data set may call val), or "all"."""
+    clips: int = 1
+    """Windows spread evenly over each video, whose probabilities are averaged."""
+    crops: int = 1
+    """Squares along the long side of each frame."""
+    verify: bool = False
+    """Fail unless the card's figure comes out, within the card's tolerance."""
+    out: Path | None = None
+    """Folder for the results: evaluations/<model>-<dataset> without."""
+    json: bool = False
+    """Print the results as JSON, and nothing else on stdout."""
+
+
+def main(argv: list[str]) -> None:
+    arguments = command_line.parse(Arguments, argv, "zoo evaluate")
+    for flag in ("clips", "crops"):
+        if getattr(arguments, flag) < 1:
+            raise UserError(f"--{flag} {getattr(arguments, flag)} looks at nothing; give 1 or more")
+    if arguments.split not in ("train", "test", "all"):
+        raise UserError(f"--split {arguments.split} is not known; there are train, test, all")
+    card = registry.card(arguments.model)
+    if card.task != "classification":
+        raise UserError(f"{card.name} is made for {card.task}; zoo evaluate takes a model for classification")
+    if arguments.verify and "tolerance" not in card.metrics:
+        raise UserError(f"the card of {card.name} states no tolerance; without one --verify cannot fail")
+    videos = labelled_videos(arguments.dataset, arguments.split, arguments.data)
+    places = as_labels(videos.classes, card.labels)
+    out = arguments.out or Path("evaluations") / f"{card.name}-{arguments.dataset.partition(':')[0]}"
+
+    answers = _answers(arguments, videos, out)
+    results = figures(answers, videos, places) | {"protocol": _protocol(arguments, card), "snapshot": videos.snapshot}
+    _write(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    _draw(answers, videos, places, card.labels, out / "confusion.png")
+    if arguments.json:
+        print(json.dumps(results, ensure_ascii=False))
+    else:
+        _print(arguments, results, out)
+    if arguments.verify:
+        _verify(card.name, card.metrics, results)
+
+
+def _protocol(arguments: Arguments, card: Any) -> str:
+    sees = card.preprocessing
+    return (
+        f"{arguments.clips} clips x {arguments.crops} crops of {sees['num_frames']} frames at {sees['frame_rate']:g} a "
+        f"second, {sees['crop']}x{sees['crop']} out of a short side of {sees['resize_short']}, {sees['interpolation']}"
+    )
+
+
+def _answers(arguments: Arguments, videos: LabelledVideos, out: Path) -> list[dict[str, Any]]:
+    """For each video that can be read {"video": number, "top": [classes, best first], "probability": of the first}."""
+    settings = {
+        "model": arguments.model,
+        "snapshot": videos.snapshot,
+        "clips": arguments.clips,
+        "crops": arguments.crops,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        kept = _kept(out, settings)
+        unreadable = {number: told for number, told in kept.items() if isinstance(told, str)}
+        missing = [number for number in range(len(videos)) if number not in kept]
+        with (out / "answers.jsonl").open("a", encoding="utf-8") as lines:
+            for number, answer in _looked_at(arguments, videos, missing):
+                kept[number] = answer
+                told = {"unreadable": answer} if isinstance(answer, str) else answer
+                lines.write(json.dumps({"video": number, **told}) + "\n")
+                lines.flush()
+                if isinstance(answer, str):
+                    unreadable[number] = answer
+                    _write(out / "unreadable.txt", "".join(f"{told}\n" for told in unreadable.values()))
+                if len(unreadable) > max(1, _MOST_UNREADABLE * len(videos)):
+                    many = f"{len(unreadable)} of {len(videos)} videos cannot be read"
+                    raise UserError(f"{many}, more than 1%; {out / 'unreadable.txt'} names them")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+    readable = [{"video": number, **kept[number]} for number in sorted(kept) if number not in unreadable]
+    if not readable:
+        raise UserError(f"none of {len(videos)} videos can be read; {out / 'unreadable.txt'} says why")
+    return readable
+
+
+def _kept(out: Path, settings: Mapping[str, Any]) -> dict[int, Any]:
+    """What an earlier run with the same settings found, by the video's number; a line cut short is dropped."""
+    path = out / "settings.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise UserError(f"{out} holds the evaluation of something else; choose another folder with --out")
+    _write(path, json.dumps(settings) + "\n")
+    lines = out / "answers.jsonl"
+    if not lines.is_file():
+        return {}
+    whole = lines.read_text(encoding="utf-8").rpartition("\n")[0]
+    _write(lines, whole + "\n" if whole else "")
+    rows = [json.loads(line) for line in whole.splitlines()]
+    return {row.pop("video"): row.get("unreadable", row) for row in rows}
+
+
+def _looked_at(
+    arguments: Arguments, videos: LabelledVideos, numbers: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    if not numbers:
+        return
+    from zoo.predictor import load  # after the mistakes that can be told without waiting for JAX
+
+    predictor = load(arguments.model)
+
+    def read(number: int) -> np.ndarray | str:
+        try:
+            views = predictor.preprocess.sample(videos.paths[number], arguments.clips, arguments.crops)
+        except UserError as error:
+            return str(error)
+        return views.reshape(-1, *views.shape[2:])
+
+    console = Console(stderr=True)
+    with concurrent.futures.ThreadPoolExecutor(1) as reader:
+        coming = deque(reader.submit(read, number) for number in numbers[:_READ_AHEAD])
+        for place, number in enumerate(track(numbers, description="videos", console=console)):
+            views = coming.popleft().result()
+            if place + _READ_AHEAD < len(numbers):
+                coming.append(reader.submit(read, numbers[place + _READ_AHEAD]))
+            if isinstance(views, str):
+                yield number, views
+                continue
+            probabilities = predictor.probabilities(map(predictor.preprocess.scale, views))
+            best = np.argsort(-probabilities, kind="stable")[:_TOP]
+            yield number, {"top": best.tolist(), "probability": float(probabilities[best[0]])}
+
+
+def figures(answers: Sequence[Mapping[str, Any]], videos: LabelledVideos, places: Sequence[int]) -> dict[str, Any]:
+    """Shares of right answers, over videos, over classes, and over frequent, middling and rare classes.
+
+    Args:
+      answers: of the videos that could be read, `top` being the model's classes, best first.
+      places: of each of the data set's classes its place among the model's.
+    """
+    labels = np.array([videos.labels[answer["video"]] for answer in answers])
+    wanted = np.asarray(places)[labels]
+    top = [answer["top"] for answer in answers]
+    right = np.array([best[0] == label for best, label in zip(top, wanted, strict=True)])
+    among = np.array([label in best for best, label in zip(top, wanted, strict=True)])
+    shares = by_class(right, labels, len(videos.classes))
+    return {
+        "videos": len(answers),
+        "unreadable": len(videos) - len(answers),
+        "top1": float(right.mean()),
+        "top5": float(among.mean()),
+        "top1_by_class": float(np.nanmean(shares)),
+        **{f"top1_{name}": share for name, share in head_middle_tail(shares, videos.counts()).items()},
+        "classes": {
+            name: float(share) for name, share in zip(videos.classes, shares, strict=True) if not np.isnan(share)
+        },
+    }
+
+
+def _verify(name: str, told: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Raises a UserError unless top1, as the card tells it (of 1, or published in percent), came out."""
+    expected = told["top1"] if "top1" in told else told["published_top1"] / 100
+    off = abs(results["top1"] - expected)
+    if off > told["tolerance"]:
+        raise UserError(
+            f"top1 of {name} is {results['top1']:.4f} and its card says {expected:.4f}, "
+            f"more than {told['tolerance']} apart; the card's protocol says how it was measured"
+        )
+
+
+def _draw(
+    answers: Sequence[Mapping[str, Any]],
+    videos: LabelledVideos,
+    places: Sequence[int],
+    names: Sequence[str],
+    path: Path,
+) -> None:
+    """The confusion between the classes with the most mistakes."""
+    from matplotlib.figure import Figure
+    from sklearn.metrics import confusion_matrix
+
+    labels = np.array([places[videos.labels[answer["video"]]] for answer in answers])
+    predicted = np.array([answer["top"][0] for answer in answers])
+    wrong = np.bincount(np.concatenate([labels[labels != predicted], predicted[labels != predicted]]), minlength=1)
+    shown = [number for number in np.argsort(-wrong, kind="stable") if wrong[number]]
+    shown = shown or sorted(set(labels))
+    shown = sorted(shown[:_CONFUSED])
+    of_shown = np.isin(labels, shown) & np.isin(predicted, shown)
+    table = np.zeros((len(shown),) * 2, int)
+    if of_shown.any():
+        table = confusion_matrix(labels[of_shown], predicted[of_shown], labels=shown)
+    side = 3 + 0.35 * len(shown)
+    figure = Figure(figsize=(side + 2, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(table, cmap="viridis")
+    ticks = [names[number] for number in shown]
+    axes.set_xticks(range(len(shown)), ticks, rotation=90)
+    axes.set_yticks(range(len(shown)), ticks)
+    for row, column in zip(*np.nonzero(table), strict=True):
+        colour = "black" if table[row, column] > table.max() / 2 else "white"
+        axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("class")
+    partial = path.with_name(f".{path.stem}.partial.png")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)
+
+
+def _print(arguments: Arguments, results: Mapping[str, Any], out: Path) -> None:
+    table = Table(title=f"{arguments.model} on {results['snapshot']}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in results.items():
+        if isinstance(value, int | float):
+            table.add_row(name, str(value) if isinstance(value, int) else f"{value:.4f}")
+    Console().print(table)
+    print(f"{results['protocol']}\nwrote {out}")
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    command_line.run("zoo evaluate", main)
