@@ -25,6 +25,7 @@ TINY = {
     "r3d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "resnet18": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "resnet50": ({"num_classes": 5}, [(2, 32, 32, 3)]),
+    "transnetv2": ({}, [(1, 2, 27, 48, 3)]),
     "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),
 }
 
@@ -44,6 +45,7 @@ SLOW = (
     "r2plus1d_18",
     "r3d_18",
     "resnet50",
+    "transnetv2",
 )
 
 

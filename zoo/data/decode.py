@@ -120,12 +120,17 @@ class VideoReader:
         self._container.close()
         self._source.close()
 
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Yields (seconds, uint8 [H, W, 3]) of every frame in order, each decoded when asked for."""
+    def frames(self, size: tuple[int, int] | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """Yields (seconds, uint8 [H, W, 3]) of every frame in order, each decoded when asked for.
+
+        Args:
+          size: height and width to stretch every frame to, straight from what is stored, as the ffmpeg command does
+            (`-s WIDTHxHEIGHT`: swscale's bicubic filter); a tiny frame costs a fraction of a whole one.
+        """
         container, stream = self._open()
         with container:
             for stamp, frame in self._decode(container, stream):
-                yield float((stamp - self._origin) * self._tick), self._picture(frame)
+                yield float((stamp - self._origin) * self._tick), self._picture(frame, size)
 
     def frames_at(
         self, times: Sequence[float] | np.ndarray, each: Callable[[np.ndarray], np.ndarray] | None = None
@@ -296,20 +301,21 @@ class VideoReader:
         self._restart()
         return self._decode(self._container, self._stream)
 
-    def _picture(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 RGB [H, W, 3] as a player shows it."""
-        width, height = self._size
+    def _picture(self, frame: VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
+        """uint8 RGB [H, W, 3] as a player shows it, in its own size or stretched to `size`."""
+        transposed, upside_down, mirrored = self._orientation
+        width, height = self._size if size is None else size if transposed else size[::-1]
+        interpolation = _EXACT if size is None else Interpolation.BICUBIC
         has_alpha = any(component.is_alpha for component in frame.format.components)
         layout = "rgba" if has_alpha else "rgb24"
         try:
-            pixels = frame.to_ndarray(format=layout, width=width, height=height, interpolation=_EXACT)
+            pixels = frame.to_ndarray(format=layout, width=width, height=height, interpolation=interpolation)
         except FFmpegError as error:  # YCgCo, ICtCp, constant luminance; pictures too big for the memory
             kind = f"{width}x{height} {frame.format.name} with colour matrix {frame.colorspace}"
             raise UserError(f"{self.name}: {kind} cannot be turned into RGB; convert it to H.264 first") from error
         if has_alpha:
             alpha = pixels[..., 3:].astype(np.uint16)
             pixels = ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
-        transposed, upside_down, mirrored = self._orientation
         if transposed:
             pixels = pixels.swapaxes(0, 1)
         return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
