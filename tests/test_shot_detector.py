@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import zoo
+from tests import brightness
 from tests.clips import write_clip
-from zoo import shot_detector
 from zoo.data.decode import open_video
 from zoo.errors import UserError
 from zoo.shot_detector import ShotDetector, Transitions, Windows, shots_of
@@ -66,15 +65,7 @@ def test_windows_are_those_of_the_padded_film(count: int):
 
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> ShotDetector:
-    """A real card around a stand-in for the network, whose probability is a frame's brightness."""
-
-    def brightness(graph, state, windows):
-        mean = windows.mean(axis=(2, 3, 4)) / 255
-        return np.stack([mean, 1 - mean], axis=1)
-
-    monkeypatch.setattr(shot_detector, "_run", brightness)
-    monkeypatch.setattr(shot_detector, "_windows_a_call", lambda state: 2)
-    return ShotDetector(zoo.card("transnetv2"), zoo.create("cnn_2d", num_classes=2, image_size=16))
+    return brightness.detector(monkeypatch)
 
 
 @pytest.mark.parametrize("count", [1, 50, 130])

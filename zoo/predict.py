@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from zoo import command_line, registry
+from zoo import command_line, output_files, registry
 from zoo.errors import UserError
 
 _MODEL, _STREAM_MODEL = "i3d_kinetics400", "cnn_lstm_kinetics"
@@ -85,7 +85,7 @@ def _follow(arguments: Arguments, predictor: Any) -> None:
         rate = stream.frames / (time.monotonic() - begun)
         print(f"{stream.frames} frames, {rate:.1f} a second, {frames.dropped()} dropped", file=sys.stderr)
     if answers:
-        path = arguments.timeline or _free(Path(Path(arguments.file).stem + "-timeline.png"))
+        path = arguments.timeline or output_files.free(Path(Path(arguments.file).stem + "-timeline.png"))
         print(
             f"wrote {timeline.draw(times, answers, f'{arguments.file}, by {arguments.model}', path)}", file=sys.stderr
         )
@@ -123,15 +123,6 @@ def _tell(arguments: Arguments, seconds: float, answer: list[tuple[str, float]])
         print(json.dumps({"seconds": round(seconds, 3), "predictions": labels}, ensure_ascii=False), flush=True)
     else:
         print(f"{seconds:8.1f} s  " + "  ".join(f"{label} {share:.2f}" for label, share in answer[:3]), flush=True)
-
-
-def _free(path: Path) -> Path:
-    """The path, or with a number where that is taken: nobody's picture is replaced unasked."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free
 
 
 def _print_json(arguments: Arguments, answers: list[tuple[str, float]]) -> None:

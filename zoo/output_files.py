@@ -1,0 +1,67 @@
+"""Files that commands write: under a name that is free, whole or not at all, and a refusal told in one line."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo.errors import UserError
+
+
+def free(path: Path) -> Path:
+    """The path, or with a number where that is taken: nobody's file is replaced unasked."""
+    number, unused = 1, path
+    while unused.exists():
+        number += 1
+        unused = path.with_stem(f"{path.stem}-{number}")
+    return unused
+
+
+def check_writable(path: Path) -> None:
+    """Before long work is begun.
+
+    Raises:
+      UserError: no file can be written there.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file in it")
+    if not folder.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {path}: the folder {folder} is not yours to write; name another")
+
+
+@contextlib.contextmanager
+def refusal_told(path: Path) -> Iterator[None]:
+    """What the system refuses within becomes a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path`, with its suffix, that takes its place at the end; nothing stays where that fails.
+
+    Raises:
+      UserError: the system refuses.
+    """
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    with refusal_told(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file.
+
+    Raises:
+      UserError: the system refuses.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
