@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.convert import Row, as_is
 from zoo.errors import UserError
 
 _DTYPES = {
@@ -76,6 +77,31 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 def without_counters(foreign: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Leaves out how many batches each batch normalisation has seen, which no network here counts."""
     return {name: array for name, array in foreign.items() if not name.endswith(".num_batches_tracked")}
+
+
+def within(foreign: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The tensors of one dict of a file that holds several, under their own names; all, if it has no such dict."""
+    prefix = f"{part}."
+    found = {name.removeprefix(prefix): array for name, array in foreign.items() if name.startswith(prefix)}
+    return found or foreign
+
+
+def unit_rows(conv: str, norm: str, ours: str) -> list[Row]:
+    """Rows of a table for a convolution without bias and its batch normalisation: our `ours`.conv and `ours`.norm."""
+    return [(rf"{conv}\.weight", f"{ours}.conv.kernel", kernel), *norm_rows(norm, f"{ours}.norm")]
+
+
+def norm_rows(norm: str, ours: str) -> list[Row]:
+    """Rows of a table for a batch normalisation."""
+    return [(rf"{norm}\.{theirs}", f"{ours}.{leaf}", as_is) for theirs, leaf in _NORM.items()]
+
+
+def dense_rows(dense: str, ours: str) -> list[Row]:
+    """Rows of a table for a fully connected layer."""
+    return [(rf"{dense}\.weight", f"{ours}.kernel", dense_kernel), (rf"{dense}\.bias", f"{ours}.bias", as_is)]
+
+
+_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
 def kernel(array: np.ndarray) -> np.ndarray:
