@@ -22,7 +22,7 @@ from zoo.convert import __main__ as command
 from zoo.convert import mobilenet_v2, resnet, resnet_3d, s3d, slowfast, x3d
 from zoo.errors import UserError
 from zoo.models.inception import BLOCKS
-from zoo.models.slowfast import DEPTHS
+from zoo.models.slowfast import DEPTHS, slow_frames
 from zoo.models.x3d import STAGES
 
 type Layers = dict[str, jax.Array]
@@ -211,6 +211,13 @@ def test_the_command_reads_the_published_form(tmp_path: Path, capsys: pytest.Cap
     np.testing.assert_array_equal(restored.logits.bias[...], weights["blocks.5.proj.bias"])
     filters = weights["blocks.3.res_blocks.2.branch2.conv_b.weight"]
     np.testing.assert_array_equal(restored.blocks[10].depthwise.conv.kernel[..., 0, 5], filters[5, 0])
+
+
+def test_slowfast_s_slow_pathway_sees_the_frames_of_the_original_s_example():
+    """torch.linspace(0, 31, 8).long()"""
+    assert slow_frames(32).tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
+    with pytest.raises(ValueError, match="a clip of 30 frames: slowfast takes a multiple of 4"):
+        abstract("slowfast_r50")(np.zeros((1, 30, 32, 32, 3), np.float32))
 
 
 def test_one_error_lists_what_is_missing_extra_and_misshapen():
