@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.clips import write_clip
+from tests.golden import drawn
 from zoo.data.decode import open_video
 from zoo.data.transforms import Preprocessing
 from zoo.errors import UserError
@@ -223,3 +224,24 @@ def test_several_crops_run_along_the_long_side(height, width):
         top = bottom = slice(2, 18)
     np.testing.assert_array_equal(first, frame[top, left])
     np.testing.assert_array_equal(last, frame[bottom, right])
+
+
+def test_stretched_and_not_antialiased_as_torchvision_s_preset_for_video():
+    """golden/make_networks.py: torchvision's own preset for a 16x22 frame and a 14x14 crop."""
+    _, golden = drawn.read("preprocessing")
+    preprocessing = Preprocessing(
+        **{**_SMALL, "num_frames": 2, "resize_short": 16, "crop": 14},
+        resize_to=(16, 22),
+        antialias=False,
+    )
+    pixels = preprocessing.sample(drawn.frames(), num_clips=1)[0, 0]
+    mean, std = np.array([0.43216, 0.394666, 0.37645]), np.array([0.22803, 0.22145, 0.216989])
+    expected = np.round((golden["clip"] * std + mean) * 255)
+    # A value in the middle of two whole numbers may be rounded to either.
+    off = np.abs(pixels.astype(int) - expected)
+    assert off.max() <= 1
+    assert (off == 1).mean() < 0.01
+    with pytest.raises(UserError, match="a crop of 20 pixels does not fit a short side of 16"):
+        Preprocessing(**{**_SMALL, "crop": 20}, resize_to=(16, 22))
+    with pytest.raises(UserError, match="bicubic interpolation without antialiasing"):
+        Preprocessing(**{**_SMALL, "interpolation": "bicubic"}, antialias=False)

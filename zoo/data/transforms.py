@@ -33,6 +33,9 @@ class Preprocessing:
       crop: pixels of the square cut out of the middle.
       interpolation: "bilinear" or "bicubic".
       mean, std: of pixels from 0 to 255, one number or one a channel; (pixel - mean) / std is what the model sees.
+      resize_to: height and width that a frame is stretched to, whatever its aspect, in place of `resize_short`.
+      antialias: False interpolates between the four nearest pixels however much a frame is reduced, as torchvision and
+        PyTorchVideo do with video; bilinear only.
     """
 
     num_frames: int
@@ -43,14 +46,19 @@ class Preprocessing:
     interpolation: str
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
+    resize_to: tuple[int, int] | None = None
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if self.interpolation not in _INTERPOLATIONS:
             raise UserError(
                 f"interpolation {self.interpolation!r} is not known; there are {', '.join(_INTERPOLATIONS)}"
             )
-        if self.crop > self.resize_short:
-            raise UserError(f"a crop of {self.crop} pixels does not fit a short side of {self.resize_short}")
+        short = min(self.resize_to or [self.resize_short])
+        if self.crop > short:
+            raise UserError(f"a crop of {self.crop} pixels does not fit a short side of {short}")
+        if not self.antialias and self.interpolation != "bilinear":
+            raise UserError(f"{self.interpolation} interpolation without antialiasing is not known; there is bilinear")
 
     def __call__(self, video: Any) -> np.ndarray:
         """Samples, resizes, crops and scales.
@@ -96,6 +104,11 @@ class Preprocessing:
         scaled /= np.asarray(self.std, np.float32)
         return scaled
 
+    @property
+    def filter(self) -> Image.Resampling:
+        """Pillow's for `interpolation`."""
+        return _INTERPOLATIONS[self.interpolation]
+
     def resize(self, frame: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] to uint8 [crop, crop, 3]."""
         return self._crops(frame, 1)[0]
@@ -103,9 +116,12 @@ class Preprocessing:
     def _crops(self, frame: np.ndarray, num_crops: int) -> np.ndarray:
         height, width = frame.shape[:2]
         short = min(height, width)
-        new_height, new_width = height * self.resize_short // short, width * self.resize_short // short
-        image = Image.fromarray(frame).resize((new_width, new_height), _INTERPOLATIONS[self.interpolation])
-        pixels = np.asarray(image)
+        whole = height * self.resize_short // short, width * self.resize_short // short
+        new_height, new_width = self.resize_to or whole
+        if self.antialias:
+            pixels = np.asarray(Image.fromarray(frame).resize((new_width, new_height), self.filter))
+        else:
+            pixels = _between_pixels(frame, new_height, new_width)
         spare = np.array([new_height, new_width]) - self.crop
         shares = np.linspace(0, 1, num_crops) if num_crops > 1 else np.array([0.5])
         along = (0.5, shares) if width >= height else (shares, 0.5)
@@ -125,6 +141,20 @@ class Preprocessing:
         times = clip_times(duration, num_clips=num_clips, **sampling)
         pixels = frames_at(times.ravel())
         return pixels.reshape(*times.shape, *pixels.shape[1:]).swapaxes(1, 2)
+
+
+def _between_pixels(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [H, W, 3] to [height, width, 3], bilinear between the nearest pixels; those at the border go on outside."""
+
+    def along(axis: int, size: int, pixels: np.ndarray) -> np.ndarray:
+        there = pixels.shape[axis]
+        place = np.clip((np.arange(size) + 0.5) * (there / size) - 0.5, 0, there - 1)
+        before = place.astype(int)
+        behind = np.minimum(before + 1, there - 1)
+        share = np.expand_dims(place - before, (1, 2) if axis == 0 else (0, 2)).astype(np.float32)
+        return pixels.take(before, axis) * (1 - share) + pixels.take(behind, axis) * share
+
+    return np.round(along(1, width, along(0, height, frame.astype(np.float32)))).astype(np.uint8)
 
 
 def _checked(frames: np.ndarray) -> np.ndarray:

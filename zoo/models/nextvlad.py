@@ -59,8 +59,8 @@ class NeXtVLAD(nnx.Module):
 class NeXtVLADClassifier(nnx.Module):
     """Logits of YouTube-8M's labels for frame features `[B, T, 1152]`, visual before audio; sigmoids are probabilities.
 
-    Behind the first `num_frames` of a video `[B]` there may be any numbers; without `num_frames` all T are its own. As in
-    the original the statistics of training count what is behind as well.
+    Behind the first `num_frames` of a video `[B]` there may be any numbers; without `num_frames` all T are its own. As
+    in the original the statistics of training count what is behind as well.
     """
 
     def __init__(self, clusters: int, groups: int, hidden_features: int, num_classes: int, *, rngs: nnx.Rngs):
