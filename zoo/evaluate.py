@@ -218,7 +218,7 @@ def _draw(
     labels = np.array([places[videos.labels[answer["video"]]] for answer in answers])
     predicted = np.array([answer["top"][0] for answer in answers])
     wrong = np.bincount(np.concatenate([labels[labels != predicted], predicted[labels != predicted]]), minlength=1)
-    shown = [number for number in np.argsort(-wrong, kind="stable") if wrong[number]]
+    shown = [int(number) for number in np.argsort(-wrong, kind="stable") if wrong[number]]
     shown = shown or sorted(set(labels))
     shown = sorted(shown[:_CONFUSED])
     of_shown = np.isin(labels, shown) & np.isin(predicted, shown)

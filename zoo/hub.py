@@ -19,7 +19,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +263,7 @@ def _stored(directory: Path) -> dict[tuple[str, ...], Any]:
     return dict(_leaves(stored))
 
 
-def start_from(model: nnx.Module, part_path: str, card: ModelCard) -> None:
+def start_from(model: nnx.Module, part_path: str, card: ModelCard, leave_out: Collection[str] = ()) -> None:
     """Puts a published model's weights into a part of a network, in place.
 
     Arrays that have more axes there are summed over the first of them: a 2D network starts from a 3D one as that sees a
@@ -271,6 +271,7 @@ def start_from(model: nnx.Module, part_path: str, card: ModelCard) -> None:
 
     Args:
       part_path: of the part, as attribute names with dots between; "" is the whole network.
+      leave_out: arrays of the part that stay as they are, as attribute names with dots between.
 
     Raises:
       UserError: the weights cannot be had, or do not fit.
@@ -284,6 +285,7 @@ def start_from(model: nnx.Module, part_path: str, card: ModelCard) -> None:
     for path, array in stored.items():
         more = array.ndim - expected[path].ndim if path in expected else 0
         stored[path] = array.sum(axis=tuple(range(more))) if more > 0 else array
+    stored |= {path: array for path, array in expected.items() if ".".join(path) in leave_out}
     _check_fit(stored, expected, f"the weights of {card.name}")
 
     def fill(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:

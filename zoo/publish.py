@@ -64,9 +64,11 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
     """
     config, model = trained(run)
     rows = [row for row in run_log.read_metrics(run / "metrics.jsonl") if row["kind"] == "test"]
-    if not rows or rows[-1]["step"] != config.steps:
+    best, is_over = run_log.best_evaluation(run, config.patience) if rows and config.patience else (config.steps, False)
+    if not rows or not (is_over or rows[-1]["step"] == config.steps):
         raise UserError(f"{run} is not at its end, step {config.steps}; go on with zoo train --resume {run}")
-    figures = {name: round(value, 4) for name, value in rows[-1].items() if name not in ("step", "kind", "loss")}
+    (row,) = (row for row in rows if row["step"] == best)
+    figures = {name: round(value, 4) for name, value in row.items() if name not in ("step", "kind", "loss")}
     tree = hub.weights_of(model)
     for path, start in config.start.items():
         below = registry.card(start)
@@ -93,7 +95,7 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
 
 
 def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
-    """A run's config, and its network with the averaged parameters of the last checkpoint, for evaluation.
+    """A run's config, and its network with the averaged parameters of the last or best checkpoint, for evaluation.
 
     Raises:
       UserError: the folder is not a run's.
@@ -103,8 +105,8 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
     config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     data = open_dataset(config.dataset, "test", **config.dataset_options)
     model = registry.create(config.model, **{"num_classes": data.num_classes} | config.options)
-    graph, state, random = train.make_state(model, train.make_optimizer(config))
-    state, _ = RunCheckpoints(run / "checkpoints").restore(state)
+    graph, state, random = train.make_state(model, train.optimizer_for(config, model, data))
+    state, _ = RunCheckpoints(run / ("best" if config.patience else "checkpoints")).restore(state)
     model = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
     model.eval()
     return config, model

@@ -81,6 +81,13 @@ def read_metrics(path: Path) -> list[dict]:
     return list(rows())
 
 
+def best_evaluation(folder: Path, patience: int) -> tuple[int, bool]:
+    """The step of the smallest test loss so far, and whether `patience` evaluations came after it."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == "test"]
+    best = min(range(len(rows)), key=lambda number: rows[number]["loss"])
+    return rows[best]["step"], len(rows) - 1 - best >= patience
+
+
 def draw_curves(folder: Path) -> Path:
     """Draws every figure of metrics.jsonl over the steps into curves.png, training and test in one panel."""
     from matplotlib.figure import Figure

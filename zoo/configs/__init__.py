@@ -25,6 +25,11 @@ class TrainConfig:
       weight_decay, clip_norm: decoupled weight decay; largest global gradient norm.
       ema_decay: decay a step of the averaged parameters, which are the ones evaluated and published.
       compute_dtype: "float32" or "bfloat16"; parameters and optimizer state stay float32.
+      sampler: how often an epoch has the examples of a class: a name in `zoo.data.resampling.SAMPLERS`.
+      freeze: the path of a part that stays as it is, or "trunk" for all but the head; batch statistics stay too.
+      layer_decay: each layer's learning rate in units of that of the layer behind it.
+      patience: evaluations without a smaller test loss after which training ends; 0 for never. What is published is
+        then of the best evaluation.
       evaluation_items: held-out items looked at in an evaluation.
       log_every, evaluate_every, checkpoint_every: in steps.
       seed: of parameters, data order, noise and dropout.
@@ -46,6 +51,10 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.99
     compute_dtype: str = "float32"
+    sampler: str = "instance"
+    freeze: str = ""
+    layer_decay: float = 1.0
+    patience: int = 0
     evaluation_items: int = 256
     log_every: int = 10
     evaluate_every: int = 100
@@ -59,6 +68,8 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise UserError(f"no compute dtype {self.compute_dtype!r}; there are float32, bfloat16")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"layer_decay is {self.layer_decay}; it must be above 0, and 1 at most")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -6,21 +6,27 @@ from typing import Any
 from zoo import registry
 from zoo.data.digit_motion import DigitMotion
 from zoo.data.digits import Digits
+from zoo.data.labelled_videos import KINETICS, is_labelled_videos
+from zoo.data.long_tail import LongTailedDigits
 from zoo.data.moving_digits import MovingDigits
 from zoo.data.real_clips import RealClips
 from zoo.data.tfds import TensorFlowDataset
+from zoo.data.video_clips import VideoClips
 from zoo.errors import UserError
 
 DATASETS: dict[str, Callable[..., Any]] = {
     "digits": Digits,
     "digit_motion": DigitMotion,
+    "long_tailed_digits": LongTailedDigits,
     "moving_digits": MovingDigits,
     "real_clips": RealClips,
 }
 
 
 def open_dataset(name: str, split: str, **options: Any) -> Any:
-    """A random-access source of the "train" or "test" split: a name in `DATASETS`, or `tfds:NAME`.
+    """A random-access source of the "train" or "test" split: a name in `DATASETS`, `tfds:NAME`, or labelled videos.
+
+    The last are `folder:DIR`, `csv:FILE` or a Kinetics, as in `zoo.data.labelled_videos`.
 
     Every source has `num_classes` and gives dicts of arrays: "image" or "video" in uint8, with "label" (an index) or
     "classes" (a count a class).
@@ -32,10 +38,13 @@ def open_dataset(name: str, split: str, **options: Any) -> Any:
     if kind == "tfds" and rest:
         source = TensorFlowDataset
         options = {"name": rest, **options}
+    elif is_labelled_videos(name):
+        source = VideoClips
+        options = {"name": name, **options}
     elif name in DATASETS:
         source = DATASETS[name]
     else:
-        raise registry.unknown("data set", name, [*DATASETS, "tfds:NAME"])
+        raise registry.unknown("data set", name, [*DATASETS, *KINETICS, "tfds:NAME", "folder:DIR", "csv:FILE"])
     try:
         return source(split=split, **options)
     except TypeError as error:

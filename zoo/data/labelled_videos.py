@@ -49,6 +49,12 @@ class LabelledVideos:
         return counts
 
 
+def is_labelled_videos(name: str) -> bool:
+    """Whether `labelled_videos` knows what a data set's name means."""
+    kind, _, place = name.partition(":")
+    return name in KINETICS or (kind in ("folder", "csv") and bool(place))
+
+
 def labelled_videos(name: str, split: str, data: Path | None = None) -> LabelledVideos:
     """The videos of `folder:DIR`, `csv:FILE`, `kinetics400`, `kinetics600` or `kinetics700`.
 

@@ -6,15 +6,31 @@ from typing import Any
 import grain
 import numpy as np
 
+from zoo.data.resampling import epoch_of
+
 Batch = dict[str, np.ndarray]
 
 
-def training_batches(source: Any, batch_size: int, seed: int) -> grain.DatasetIterator:
+def training_batches(source: Any, batch_size: int, seed: int, sampler: str = "instance") -> grain.DatasetIterator:
     """Endless shuffled batches of a random-access source of dicts of arrays; reshuffled every epoch.
 
-    The iterator's `get_state()` and `set_state()` name the position exactly: the same state gives the same batches.
+    A source that has `draw(index, rng)` draws an example anew each time it comes: a random part of a video, mirrored or
+    not. The iterator's `get_state()` and `set_state()` name the position exactly: the same state gives the same
+    batches.
+
+    Args:
+      sampler: a name in `zoo.data.resampling.SAMPLERS`; other ones than "instance" want a source with `labels`.
     """
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch_size, drop_remainder=True)
+    if sampler == "instance":
+        indices = grain.MapDataset.range(len(source))
+    else:
+        indices = grain.MapDataset.source(epoch_of(source.labels, sampler, seed))
+    indices = indices.seed(seed).shuffle().repeat()
+    if hasattr(source, "draw"):
+        items = indices.random_map(lambda index, rng: source.draw(int(index), rng))
+    else:
+        items = indices.map(lambda index: source[int(index)])
+    dataset = items.batch(batch_size, drop_remainder=True)
     # Two threads keep one batch ready while the step runs; more would take cores from the step itself.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * batch_size)))
 

@@ -47,6 +47,7 @@ class I3DLSTM(nnx.Module):
         # From zeros, so that training starts from I3D's own answer.
         zeros = nnx.initializers.zeros
         self.correction = nnx.Linear(self.recurrent.features, num_classes, kernel_init=zeros, rngs=rngs)
+        self.log_gain = nnx.Linear(self.recurrent.features, 1, kernel_init=zeros, rngs=rngs)
 
     def initial_state(self, batch: int, dtype: Any, size: int = 224) -> State:
         """What `along` starts from, for frames of `size` pixels a side.
@@ -154,7 +155,8 @@ class I3DLSTM(nnx.Module):
         """
         hidden, recurrent = self.recurrent(self.dropout(features), recurrent)
         uncorrected = self.i3d.classify(features[..., : self.i3d.feature_size])
-        logits = uncorrected + self.correction(hidden)
+        # By the gain it says how sure one can be so early, by the correction of what.
+        logits = uncorrected * jnp.exp(self.log_gain(hidden)) + self.correction(hidden)
         return {"logits": logits, "uncorrected": uncorrected}, recurrent
 
     def along(
@@ -177,9 +179,9 @@ class I3DLSTM(nnx.Module):
 
 
 @register_model
-def i3d_lstm(*, num_classes: int = 400, hidden_features: int = 512, rngs: nnx.Rngs) -> I3DLSTM:
+def i3d_lstm(*, num_classes: int = 400, hidden_features: int = 128, rngs: nnx.Rngs) -> I3DLSTM:
     """I3D's 12.7M parameters and an LSTM's; `num_classes` defaults to Kinetics-400.
 
-    With 0 `hidden_features` there is no LSTM, and the correction is made of the means over all so far and the latest.
+    With 0 `hidden_features` there is no LSTM, and its part is made of the means over all so far and over the latest.
     """
     return I3DLSTM(num_classes, hidden_features, rngs=rngs)

@@ -6,6 +6,7 @@ Its frames' network can start from I3D's, each kernel summed over time: I3D then
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
@@ -19,7 +20,7 @@ type State = dict[str, Any]
 class InceptionLSTM(nnx.Module):
     """Classifies video `[B, T, H, W, 3]` in [-1, 1] by all frames so far; made for 224x224.
 
-    The logits of the frames' mean features, and a correction by the LSTM, which starts from zeros.
+    The logits of the frames' mean features, to which the LSTM gives a gain and a correction; it starts without either.
     """
 
     window = 1
@@ -30,7 +31,9 @@ class InceptionLSTM(nnx.Module):
         features = self.frames.frame_feature_size
         self.recurrent = Recurrent(features, hidden_features, cell="lstm", num_layers=1, bidirectional=False, rngs=rngs)
         self.mean = Readout(features, "mean", rngs=rngs)
-        self.correction = nnx.Linear(hidden_features, num_classes, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        zeros = nnx.initializers.zeros
+        self.correction = nnx.Linear(hidden_features, num_classes, kernel_init=zeros, rngs=rngs)
+        self.log_gain = nnx.Linear(hidden_features, 1, kernel_init=zeros, rngs=rngs)
 
     def initial_state(self, batch: int, dtype: Any) -> State:
         """What `along` starts from: the LSTM's state and the mean's."""
@@ -44,7 +47,7 @@ class InceptionLSTM(nnx.Module):
         hidden, recurrent = self.recurrent(features, state["recurrent"])
         seen, mean = self.mean(features, state["mean"])
         uncorrected = self.frames.classify(seen)
-        logits = uncorrected + self.correction(hidden)
+        logits = uncorrected * jnp.exp(self.log_gain(hidden)) + self.correction(hidden)
         return {"logits": logits, "uncorrected": uncorrected}, {"recurrent": recurrent, "mean": mean}
 
     def along(
@@ -59,6 +62,6 @@ class InceptionLSTM(nnx.Module):
 
 
 @register_model
-def inception_lstm(*, num_classes: int = 400, hidden_features: int = 512, rngs: nnx.Rngs) -> InceptionLSTM:
+def inception_lstm(*, num_classes: int = 400, hidden_features: int = 128, rngs: nnx.Rngs) -> InceptionLSTM:
     """Inception-v1 and an LSTM; `num_classes` defaults to Kinetics-400."""
     return InceptionLSTM(num_classes, hidden_features, rngs=rngs)

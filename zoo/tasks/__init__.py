@@ -21,16 +21,16 @@ type Batch = Mapping[str, jax.Array | np.ndarray]
 class Task(Protocol):
     """What the training loop needs to know of a task."""
 
-    def prepared(self, source: Any) -> Any:
-        """What is trained or evaluated on in place of the data set's items; mostly the data set itself."""
+    def prepared(self, train: Any, held_out: Any) -> tuple["Task", Any, Any]:
+        """The task that knows the data, and what is trained and evaluated on in place of the data sets' items."""
         ...
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The scalar to minimise, and scalar figures to report beside it."""
         ...
 
-    def evaluate(self, model: nnx.Module, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        """Figures of each item of a held-out batch, each `[B]`."""
+    def evaluate(self, model: nnx.Module, batch: Batch, key: jax.Array) -> dict[str, Any]:
+        """Figures of each item of a held-out batch, each `[B]`, or such and a bool `[B]`: which items they concern."""
         ...
 
     def show(self, model: nnx.Module, folder: Any, step: int, key: jax.Array) -> list[Any]:

@@ -23,7 +23,7 @@ from zoo.tasks.classification import to_float
 class WindowedI3D:
     """Trains the LSTM of an `i3d_lstm` to say after each window what I3D says of the whole clip.
 
-    All else stays I3D's, so its features are computed once and kept. The loss is the divergence from the teacher
+    I3D's features are computed once and kept: its part is to be frozen. The loss is the divergence from the teacher
     (Hinton et al. 2015, arXiv:1503.02531). A batch is `{"features": [B, windows, 2048], "logits": [B, classes]}`.
 
     Args:
@@ -32,12 +32,12 @@ class WindowedI3D:
 
     teacher: str = "i3d_kinetics400"
 
-    def prepared(self, source: Any) -> Any:
-        return TaughtClips(source, self.teacher, ("features", "logits"))
+    def prepared(self, train: Any, held_out: Any) -> tuple["WindowedI3D", Any, Any]:
+        arrays = ("features", "logits")
+        return self, TaughtClips(train, self.teacher, arrays), TaughtClips(held_out, self.teacher, arrays)
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         nnx.reseed(model, dropout=key)
-        nnx.update(model.i3d, jax.lax.stop_gradient(nnx.state(model.i3d)))
         found, _ = model.expect(batch["features"])
         divergence, uncorrected = (_divergence(batch["logits"], found[name]) for name in ("logits", "uncorrected"))
         return divergence.mean(), {"first": divergence[:, 0].mean(), "first_uncorrected": uncorrected[:, 0].mean()}
@@ -66,8 +66,10 @@ class FramewiseI3D:
     teacher: str = "i3d_kinetics400"
     feature_weight: float = 1.0
 
-    def prepared(self, source: Any) -> Any:
-        return TaughtClips(source, self.teacher, ("logits", "activations"), frames=(2, 5))
+    def prepared(self, train: Any, held_out: Any) -> tuple["FramewiseI3D", Any, Any]:
+        arrays, frames = ("logits", "activations"), (2, 5)
+        taught = (TaughtClips(source, self.teacher, arrays, frames) for source in (train, held_out))
+        return self, next(taught), next(taught)
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         nnx.reseed(model, dropout=key)

@@ -111,8 +111,8 @@ class FlowMatching:
     num_steps: int = 12
     shown: tuple[tuple[int, ...], ...] = (*((digit,) for digit in range(10)), (0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 
-    def prepared(self, source: Any) -> Any:
-        return source
+    def prepared(self, train: Any, held_out: Any) -> tuple["FlowMatching", Any, Any]:
+        return self, train, held_out
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         for_noise, for_time, for_drop = jax.random.split(key, 3)

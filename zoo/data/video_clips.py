@@ -1,0 +1,94 @@
+"""Clips of labelled videos for training: another part, size and side each time, or the middle one as it is."""
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.decode import open_video
+from zoo.data.labelled_videos import labelled_videos
+from zoo.data.transforms import Preprocessing
+from zoo.errors import UserError
+
+_LARGEST = 1.25  # times the short side that a card resizes to, in training (Simonyan and Zisserman 2015)
+_MOST_UNREADABLE = 0.01
+
+
+class VideoClips:
+    """Random-access source of `{"video": uint8 [num_frames, crop, crop, 3], "label": int32}`.
+
+    An item is the middle clip of a video as a model's card has it; `draw` gives another one each time. A video that
+    cannot be read is noted in `unreadable`, and the next one stands in for it.
+
+    Args:
+      name, split, data: as `labelled_videos` takes them.
+      preprocessing: a card's: how many frames at which rate, which size, which filter.
+      mirrored: whether `draw` mirrors every other clip; not where left and right are what a class is about.
+
+    Attributes:
+      classes: names.
+      labels: int32 [N].
+      counts: how many videos each class has.
+      unreadable: messages, one a video, by its path.
+    """
+
+    def __init__(self, name: str, split: str, *, preprocessing: Any, data: str | None = None, mirrored: bool = True):
+        self.videos = labelled_videos(name, split, Path(data) if data else None)
+        self.classes, self.num_classes = self.videos.classes, len(self.videos.classes)
+        self.labels = np.array(self.videos.labels, np.int32)
+        self.counts = self.videos.counts()
+        self.preprocessing = Preprocessing(**preprocessing)
+        self.mirrored = mirrored
+        self.unreadable: dict[Path, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self._read(index, lambda path: self.preprocessing.sample(path, num_clips=1)[0, 0])
+
+    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A clip from anywhere in the video, at up to 1.25 times the card's size, cut out anywhere."""
+        return self._read(index, lambda path: self._drawn(path, rng))
+
+    def _read(self, index: int, read: Any) -> dict[str, np.ndarray]:
+        for number in (*range(index, len(self)), *range(index)):
+            path = self.videos.paths[number]
+            if path in self.unreadable:
+                continue
+            try:
+                return {"video": read(path), "label": self.labels[number]}
+            except UserError as error:
+                self._note(path, str(error))
+        raise UserError(f"none of {len(self)} videos can be read: {next(iter(self.unreadable.values()))}")
+
+    def _note(self, path: Path, message: str) -> None:
+        with self._lock:
+            self.unreadable[path] = message
+            if len(self.unreadable) > max(1, _MOST_UNREADABLE * len(self)):
+                told = "; ".join(self.unreadable.values())
+                raise UserError(f"{len(self.unreadable)} of {len(self)} videos cannot be read, more than 1%: {told}")
+
+    def _drawn(self, path: Path, rng: np.random.Generator) -> np.ndarray:
+        sees = self.preprocessing
+        mirror = self.mirrored and rng.random() < 0.5
+        scale, place = rng.uniform(1, _LARGEST), rng.uniform(0, 1, 2)
+        with open_video(path) as reader:
+            length = sees.num_frames / sees.frame_rate
+            start = rng.uniform(0, max(0.0, reader.duration - length))
+            times = np.minimum(start + np.arange(sees.num_frames) / sees.frame_rate, reader.duration)
+            clip = reader.frames_at(times, each=functools.partial(self._cut, scale=scale, place=place))
+        return clip[:, :, ::-1] if mirror else clip
+
+    def _cut(self, frame: np.ndarray, scale: float, place: np.ndarray) -> np.ndarray:
+        """A square of `crop` pixels out of the frame at `scale` times the card's size."""
+        height, width = frame.shape[:2]
+        side = self.preprocessing.crop * min(height, width) / (self.preprocessing.resize_short * scale)
+        left, top = place * (width - side, height - side)
+        size = self.preprocessing.crop, self.preprocessing.crop
+        image = Image.fromarray(frame).resize(size, self.preprocessing.filter, box=(left, top, left + side, top + side))
+        return np.asarray(image)

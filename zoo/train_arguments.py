@@ -1,0 +1,125 @@
+"""What `zoo train` is asked for: an experiment, a published network on other classes, or a run to go on with."""
+
+import dataclasses
+import datetime
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo import configs, registry
+from zoo.configs import TrainConfig
+from zoo.data.labelled_videos import is_labelled_videos
+from zoo.errors import UserError
+from zoo.fine_tuning import fine_tuning
+from zoo.tasks import TASKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Trains a model and shows how it learns."""
+
+    model: str | None = None
+    """What to train: cnn_2d, lstm, video_gen."""
+    config: str | None = None
+    """An experiment in zoo/configs, such as cnn_lstm_motion; without it the one that is called like the model."""
+    preset: str = "default"
+    """A preset of the experiment."""
+    init: str | None = None
+    """Fine-tuning: the published model to start from, or what follows the model's name in it, such as kinetics400."""
+    dataset: str | None = None
+    """Another data set than the experiment's: digits, moving_digits, tfds:NAME, or labelled videos: folder:DIR,
+    csv:FILE, kinetics400; on these any architecture trains."""
+    data: Path | None = None
+    """Where the data set lies, if its name does not say so."""
+    freeze: str | None = None
+    """A part that does not learn, by its path; "trunk" is all but the head."""
+    layer_decay: float | None = None
+    """Each layer's learning rate in units of that of the layer behind it."""
+    sampler: str | None = None
+    """How often classes are seen: instance (as often as they are), square_root, balanced."""
+    patience: int | None = None
+    """Evaluations without a smaller test loss after which training ends; the best one counts."""
+    task_options: tuple[str, ...] = ()
+    """Of the task, such as label_smoothing=0.1 mixup=0.2 cutmix=1 focal=2 class_balanced=0.99 logit_adjustment=1."""
+    steps: int | None = None
+    """Optimizer steps."""
+    batch_size: int | None = None
+    """Clips or images a step."""
+    learning_rate: float | None = None
+    """The peak learning rate."""
+    compute_dtype: str | None = None
+    """float32 or bfloat16; parameters stay float32."""
+    seed: int | None = None
+    """Of parameters, data order, noise and dropout."""
+    resume: Path | None = None
+    """Folder of a run to go on with, under the settings that it was begun with."""
+    runs: Path = Path("runs")
+    """Where the new run's folder is made."""
+
+
+def requested_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
+    """The config, and the folder of the run, which is there already only if it is gone on with.
+
+    Raises:
+      UserError: there is no such thing, or what was asked for contradicts itself.
+    """
+    return _resumed_run(arguments, arguments.resume) if arguments.resume else _new_run(arguments)
+
+
+def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
+    given = {flag: value for flag in _FLAGS if (value := getattr(arguments, flag)) is not None}
+    name = arguments.config or arguments.model
+    if name is None:
+        raise UserError(f"say what to train with --model or --config: {', '.join(configs.trainable())}")
+    if arguments.model and arguments.dataset and is_labelled_videos(arguments.dataset):
+        data = str(arguments.data) if arguments.data else None
+        config = fine_tuning(arguments.model, arguments.dataset, arguments.init, data)
+    elif arguments.init or arguments.data:
+        raise UserError("--init and --data are for --model with --dataset folder:DIR, csv:FILE or kinetics400")
+    else:
+        config = configs.experiment(name, arguments.preset)
+    task_options = config.task_options | _task_options(config.task, arguments.task_options)
+    config = dataclasses.replace(config, task_options=task_options, **given)
+    if arguments.config and arguments.model not in (None, config.model):
+        raise UserError(f"--config {arguments.config} trains {config.model}, not {arguments.model}; leave out --model")
+    config.check()
+    started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = arguments.runs / f"{config.model}-{config.dataset.replace(':', '-').replace('/', '-')}-{started}"
+    return config, folder
+
+
+def _task_options(task: str, words: Sequence[str]) -> dict[str, float]:
+    """Numbers by name, out of name=number."""
+    known = {name: parameter.annotation for name, parameter in inspect.signature(TASKS[task]).parameters.items()}
+    numbers = [name for name, kind in known.items() if kind is float]
+    options = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in numbers:
+            raise registry.unknown(f"number among the task options of {task}", name, numbers)
+        try:
+            options[name] = float(value)
+        except ValueError as error:
+            raise UserError(f"--task-options {word} is not {name}=NUMBER") from error
+    return options
+
+
+_FLAGS = {
+    *("dataset", "steps", "batch_size", "learning_rate", "compute_dtype", "seed"),
+    *("freeze", "layer_decay", "sampler", "patience"),
+}
+
+
+def _resumed_run(arguments: Arguments, folder: Path) -> tuple[TrainConfig, Path]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not the folder of a run: it has no config.json")
+    config = TrainConfig.from_json(path.read_text(encoding="utf-8"))
+    if arguments.model not in (None, config.model):
+        raise UserError(f"{folder} is a run of {config.model}, not of {arguments.model}")
+    for flag in sorted(_FLAGS):
+        value = getattr(arguments, flag)
+        if value is not None and value != getattr(config, flag):
+            begun = f"{folder} was begun with {flag} {getattr(config, flag)}, which --resume keeps"
+            raise UserError(f"{begun}; leave out --{flag.replace('_', '-')}")
+    return config, folder
