@@ -12,6 +12,7 @@ from zoo.data.moving_digits import MovingDigits
 from zoo.data.real_clips import RealClips
 from zoo.data.tfds import TensorFlowDataset
 from zoo.data.video_clips import VideoClips
+from zoo.data.youtube8m import YouTube8M
 from zoo.errors import UserError
 
 DATASETS: dict[str, Callable[..., Any]] = {
@@ -20,6 +21,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
     "long_tailed_digits": LongTailedDigits,
     "moving_digits": MovingDigits,
     "real_clips": RealClips,
+    "youtube8m": YouTube8M,
 }
 
 

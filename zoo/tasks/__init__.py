@@ -14,6 +14,7 @@ from flax import nnx
 from zoo.tasks.classification import Classification
 from zoo.tasks.distillation import FramewiseI3D, WindowedI3D
 from zoo.tasks.generation import FlowMatching
+from zoo.tasks.tagging import Tagging
 
 type Batch = Mapping[str, jax.Array | np.ndarray]
 
@@ -41,6 +42,7 @@ class Task(Protocol):
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": Classification,
     "generation": FlowMatching,
+    "tagging": Tagging,
     "windowed_i3d": WindowedI3D,
     "framewise_i3d": FramewiseI3D,
 }

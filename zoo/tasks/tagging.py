@@ -1,0 +1,51 @@
+"""Tagging: any number of labels a video, from features of its frames."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+_TOP = 20  # answers a video that YouTube-8M's figures look at
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagging:
+    """Binary cross-entropy of every label, summed; the figures are hit@1 and the precision at as many as there are.
+
+    A batch is `{"features": float [B, T, F], "frames": int [B], "classes": 0 or 1 [B, labels]}`.
+    """
+
+    def prepared(self, train: Any, held_out: Any) -> tuple["Tagging", Any, Any]:
+        return self, train, held_out
+
+    def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
+        nnx.reseed(model, dropout=key)
+        logits = model(batch["features"], batch["frames"]).astype(jnp.float32)
+        loss = optax.sigmoid_binary_cross_entropy(logits, batch["classes"]).sum(-1).mean()
+        return loss, {"hit1": _hit(logits, batch["classes"]).mean()}
+
+    def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+        del key  # a tagger in evaluation mode is deterministic
+        logits = model(batch["features"], batch["frames"]).astype(jnp.float32)
+        classes = jnp.asarray(batch["classes"])
+        loss = optax.sigmoid_binary_cross_entropy(logits, classes).sum(-1)
+        # Of the n likeliest, n being how many labels a video has, how many are right (YouTube-8M's PERR).
+        order = jnp.argsort(-logits, axis=-1)[:, :_TOP]
+        count = classes.sum(-1)
+        among = jnp.arange(order.shape[-1]) < count[:, None]
+        right = (jnp.take_along_axis(classes, order, axis=-1) * among).sum(-1)
+        precision = right / jnp.maximum(1, jnp.minimum(count, _TOP))
+        return {"loss": loss, "hit1": _hit(logits, classes), "precision": (precision, count > 0)}
+
+    def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
+        return []
+
+
+def _hit(logits: jax.Array, classes: Any) -> jax.Array:
+    """1.0 where the likeliest label is right."""
+    return jnp.take_along_axis(jnp.asarray(classes), logits.argmax(-1)[:, None], axis=-1)[:, 0]
