@@ -31,7 +31,7 @@ def clip(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["zoo", "predct"], "zoo: no command is called 'predct'; did you mean predict?"),
+        (["zoo", "predct"], "zoo: no command is called 'predct'; did you mean predict"),
         (["zoo", "card", "no_such_net"], "zoo card: no model is called 'no_such_net'"),
         (["zoo.card", "no_such_net"], "zoo card: no model is called 'no_such_net'"),
         (["zoo.list", "*no_such_net*"], "zoo list: no model matches '*no_such_net*'"),

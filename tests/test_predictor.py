@@ -146,3 +146,37 @@ def test_zoo_card_is_a_function_also_after_its_module_was_imported(cards: Path):
     assert zoo.card(tiny.publish_checkpoint(cards).name).arch == "tiny"
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         zoo.lode  # noqa: B018
+
+
+def test_a_long_video_is_told_window_by_window(predictor, tmp_path):
+    """Half red, half blue, at twice the model's rate: its windows are those cut by hand."""
+    frames = np.concatenate([np.full((22, 8, 8, 3), (255, 0, 0)), np.full((22, 8, 8, 3), (0, 0, 255))]).astype(np.uint8)
+    path = write_clip(tmp_path / "long.mkv", frames, fps=20, codec="ffv1")
+    found = list(predictor.windows(path, batch_size=4))
+    assert [seconds for seconds, _ in found] == pytest.approx([0.4 * number for number in range(6)])
+    kept = frames[::2]
+    kept = np.concatenate([kept, kept[-1:].repeat(2, axis=0)])
+    compiled = predictor_module._run._cache_size()
+    for (_, shares), window in zip(found, kept.reshape(6, 4, 8, 8, 3), strict=True):
+        expected = dict(predictor(window))
+        np.testing.assert_allclose(shares, [expected[label] for label in tiny.LABELS], rtol=1e-5)
+    assert len(list(predictor.windows(path))) == 6
+    assert predictor_module._run._cache_size() <= compiled + 1, "the window of a call, and no more"
+
+
+@pytest.mark.slow
+def test_an_hour_is_looked_at_in_the_memory_of_a_minute(predictor, tmp_path):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, 120, 160, 3), np.uint8)
+    frames = (noise[number % 64] for number in range(3600 * 10))
+    path = write_clip(tmp_path / "hour.mp4", frames, fps=10, codec_options={"preset": "ultrafast", "crf": "40"})
+    grown, count = 0, 0
+    for number, _ in enumerate(predictor.windows(path)):
+        if number == 150:  # a minute of it
+            before = resident()
+        grown = resident() - before if number > 150 else 0
+        count = number + 1
+    assert count == 9000
+    assert grown < 40 * 2**20, "held as arrays the frames would take two gigabytes"

@@ -29,16 +29,20 @@ class Arguments:
     """Print one JSON object, with --stream one a line, and nothing else on stdout."""
     stream: bool = False
     """Read frame by frame, tell every second what was seen so far, and draw it over time."""
+    windows: bool = False
+    """Tell what each stretch of a long video shows, and draw it over time."""
     timeline: Path | None = None
-    """Where --stream draws it: <name>-timeline.png without."""
+    """Where --stream or --windows draws it: <name>-timeline.png without."""
 
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "zoo predict")
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top} asks for no label; give 1 or more")
-    if arguments.timeline and not arguments.stream:
-        raise UserError("--timeline is drawn with --stream")
+    if arguments.timeline and not (arguments.stream or arguments.windows):
+        raise UserError("--timeline is drawn with --stream or --windows")
+    if arguments.stream and arguments.windows:
+        raise UserError("--stream and --windows are two ways of looking; choose one")
     arguments = dataclasses.replace(arguments, model=arguments.model or (_STREAM_MODEL if arguments.stream else _MODEL))
     task = registry.card(str(arguments.model)).task
     if task != "classification":
@@ -50,6 +54,9 @@ def main(argv: list[str]) -> None:
     if arguments.stream:
         _follow(arguments, predictor)
         return
+    if arguments.windows:
+        _tell_windows(arguments, predictor)
+        return
     answers = predictor(arguments.file)[: arguments.top]
     if arguments.json:
         _print_json(arguments, answers)
@@ -57,11 +64,29 @@ def main(argv: list[str]) -> None:
         _print_table(arguments, answers)
 
 
-def _follow(arguments: Arguments, predictor: Any) -> None:
-    """Pushes frame after frame, and tells once a second of the video, and at the end, what was seen so far."""
+def _tell_windows(arguments: Arguments, predictor: Any) -> None:
+    times, answers = [], []
+    for seconds, shares in predictor.windows(arguments.file):
+        best = sorted(zip(predictor.labels, shares.tolist(), strict=True), key=lambda answer: -answer[1])
+        times.append(seconds)
+        answers.append(best[: arguments.top])
+        _tell(arguments, seconds, answers[-1])
+    _draw(arguments, times, answers)
+
+
+def _draw(arguments: Arguments, times: list[float], answers: list[Any]) -> None:
     import sys
 
     from zoo import timeline
+
+    path = arguments.timeline or output_files.free(Path(Path(arguments.file).stem + "-timeline.png"))
+    path = timeline.draw(times, answers, f"{arguments.file}, by {arguments.model}", path)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _follow(arguments: Arguments, predictor: Any) -> None:
+    """Pushes frame after frame, and tells once a second of the video, and at the end, what was seen so far."""
+    import sys
 
     times, answers, told, seconds, answer = [], [], -1.0, 0.0, []
     begun = time.monotonic()
@@ -85,10 +110,7 @@ def _follow(arguments: Arguments, predictor: Any) -> None:
         rate = stream.frames / (time.monotonic() - begun)
         print(f"{stream.frames} frames, {rate:.1f} a second, {frames.dropped()} dropped", file=sys.stderr)
     if answers:
-        path = arguments.timeline or output_files.free(Path(Path(arguments.file).stem + "-timeline.png"))
-        print(
-            f"wrote {timeline.draw(times, answers, f'{arguments.file}, by {arguments.model}', path)}", file=sys.stderr
-        )
+        _draw(arguments, times, answers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What `zoo.load` gives: a network with its weights, preprocessing and labels, called on real video."""
 
 import functools
+import itertools
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import numpy as np
 from flax import nnx
 
 from zoo import hub, registry
+from zoo.data.decode import open_video
+from zoo.data.sampling import at_rate
 from zoo.data.transforms import Preprocessing
 from zoo.errors import UserError
 from zoo.registry import ModelCard
@@ -59,9 +62,8 @@ class Classifier(Predictor):
 
     def probabilities(self, clips: Iterable[np.ndarray]) -> np.ndarray:
         """Softmax of each clip float32 [T, H, W, 3], made by `preprocess`, averaged over clips: float64 [classes]."""
-        logits = self._of_clips(clips, "__call__").astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
+        # One clip at a time, so that long and short videos share a shape and thereby a compiled program.
+        return np.mean([self._probabilities(clip[None])[0] for clip in clips], axis=0)
 
     def embed(self, video: Any) -> np.ndarray:
         """The network's features, averaged over the clips: float32 [features].
@@ -71,7 +73,35 @@ class Classifier(Predictor):
         """
         if not hasattr(self.model, "features"):
             raise UserError(f"{self.card.name} is a {self.card.arch}, which gives no features")
-        return self._of_clips(self.preprocess(video), "features").mean(axis=0)
+        weights = nnx.split(self.model)
+        found = [_run(*weights, clip[None], method="features")[0] for clip in self.preprocess(video)]
+        return np.mean(found, axis=0)
+
+    def windows(self, video: Any, batch_size: int = 4) -> Iterator[tuple[float, np.ndarray]]:
+        """What each stretch of a video shows: (its start in seconds, float64 probabilities [classes]), one by one.
+
+        The windows follow upon each other and have the card's `num_frames`; the last is filled up with its last frame.
+        So many at a time go through one compiled call, and no more frames than theirs are held, however long the video.
+
+        Raises:
+          UserError: the video cannot be read.
+        """
+        sees = self.preprocess
+        with open_video(video) as reader:
+            frames = (sees.resize(frame) for _, frame in at_rate(reader.frames(), sees.frame_rate))
+            windows = itertools.batched(frames, sees.num_frames)
+            for number, several in enumerate(itertools.batched(windows, batch_size)):
+                filled = [[*window, *[window[-1]] * (sees.num_frames - len(window))] for window in several]
+                filled += [filled[-1]] * (batch_size - len(filled))
+                probabilities = self._probabilities(sees.scale(np.array(filled)))
+                for place in range(len(several)):
+                    first = (number * batch_size + place) * sees.num_frames
+                    yield first / sees.frame_rate, probabilities[place]
+
+    def _probabilities(self, clips: np.ndarray) -> np.ndarray:
+        logits = np.asarray(_run(*nnx.split(self.model), clips, method="__call__"), np.float64)
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
 
     def stream(self, streams: int | None = None, *, resume: Any = None) -> Stream:
         """A video as it comes, frame by frame: `with predictor.stream() as stream: stream.push(frame)`.
@@ -91,12 +121,6 @@ class Classifier(Predictor):
             made.resume(resume)
         return made
 
-    def _of_clips(self, clips: Iterable[np.ndarray], method: str) -> np.ndarray:
-        graph, state = nnx.split(self.model)
-        # One clip at a time, so that long and short videos share a shape and thereby a compiled program.
-        answers = [_run(graph, state, clip[None], method=method) for clip in clips]
-        return np.concatenate(answers)
-
 
 @functools.partial(jax.jit, static_argnames=("graph", "method"))
 def _run(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array, *, method: str) -> jax.Array:
@@ -106,7 +130,12 @@ def _run(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array, *, method: str
     return getattr(model, method)(clips.astype(precision)).astype(jnp.float32)
 
 
-PREDICTORS = {"classification": "zoo.predictor:Classifier", "shot boundaries": "zoo.shot_detector:ShotDetector"}
+PREDICTORS = {
+    "classification": "zoo.predictor:Classifier",
+    "detection": "zoo.detector:Detector",
+    "pose": "zoo.pose:PoseFinder",
+    "shot boundaries": "zoo.shot_detector:ShotDetector",
+}
 """By the card's task, imported when one is loaded; a task without calls of its own gets a plain `Predictor`."""
 
 
