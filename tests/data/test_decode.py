@@ -372,3 +372,18 @@ def test_big_frames_are_released_one_by_one(tmp_path):
 
     with open_video(path) as video:
         assert video.frames_at(np.arange(40) / 25, each=shrink).shape == (40, 1, 1, 3)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_frames_stretched_to_a_size(tmp_path, rotation):
+    """A left half of one colour and a right half of another stay so, as shown, in lossless RGB and in 4:2:0."""
+    halves = np.zeros((3, 40, 64, 3), np.uint8)
+    halves[:, :, :32], halves[:, :, 32:] = (200, 40, 40), (40, 40, 200)
+    shown = np.rot90(halves, rotation // 90, axes=(1, 2))
+    for name, codec in (("a.mkv", "ffv1"), ("b.mp4", "libx264")):
+        with open_video(write_clip(tmp_path / name, halves, codec=codec, rotation=rotation)) as video:
+            small = np.stack([frame for _, frame in video.frames((18, 12))])
+        assert small.shape == (3, 18, 12, 3)
+        for part in ((slice(None), slice(0, 6), slice(0, 4)), (slice(None), slice(-6, None), slice(-4, None))):
+            corner = shown[part].reshape(-1, 3).mean(axis=0)
+            assert np.abs(small[part].reshape(-1, 3).mean(axis=0) - corner).max() < 8, name

@@ -27,6 +27,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.filter import Graph
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -127,10 +128,12 @@ class VideoReader:
           size: height and width to stretch every frame to, straight from what is stored, as the ffmpeg command does
             (`-s WIDTHxHEIGHT`: swscale's bicubic filter); a tiny frame costs a fraction of a whole one.
         """
+        transposed, _, _ = self._orientation
+        stretch = _Stretch(*(size if transposed else size[::-1])) if size else None
         container, stream = self._open()
         with container:
             for stamp, frame in self._decode(container, stream):
-                yield float((stamp - self._origin) * self._tick), self._picture(frame, size)
+                yield float((stamp - self._origin) * self._tick), self._picture(frame, stretch)
 
     def frames_at(
         self, times: Sequence[float] | np.ndarray, each: Callable[[np.ndarray], np.ndarray] | None = None
@@ -301,24 +304,52 @@ class VideoReader:
         self._restart()
         return self._decode(self._container, self._stream)
 
-    def _picture(self, frame: VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
-        """uint8 RGB [H, W, 3] as a player shows it, in its own size or stretched to `size`."""
-        transposed, upside_down, mirrored = self._orientation
-        width, height = self._size if size is None else size if transposed else size[::-1]
-        interpolation = _EXACT if size is None else Interpolation.BICUBIC
+    def _picture(self, frame: VideoFrame, stretch: "_Stretch | None" = None) -> np.ndarray:
+        """uint8 RGB [H, W, 3] as a player shows it, but for its size if that is to be stretched."""
+        width, height = self._size
         has_alpha = any(component.is_alpha for component in frame.format.components)
         layout = "rgba" if has_alpha else "rgb24"
         try:
-            pixels = frame.to_ndarray(format=layout, width=width, height=height, interpolation=interpolation)
+            if stretch is None:
+                pixels = frame.to_ndarray(format=layout, width=width, height=height, interpolation=_EXACT)
+            else:
+                pixels = stretch(frame, layout)
         except FFmpegError as error:  # YCgCo, ICtCp, constant luminance; pictures too big for the memory
             kind = f"{width}x{height} {frame.format.name} with colour matrix {frame.colorspace}"
             raise UserError(f"{self.name}: {kind} cannot be turned into RGB; convert it to H.264 first") from error
         if has_alpha:
             alpha = pixels[..., 3:].astype(np.uint16)
             pixels = ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+        transposed, upside_down, mirrored = self._orientation
         if transposed:
             pixels = pixels.swapaxes(0, 1)
         return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+
+
+class _Stretch:
+    """Frames at another width and height by FFmpeg's own scale filter, as the ffmpeg command runs it.
+
+    `VideoFrame.to_ndarray` does not place the colours' samples as that does, which moves pixels by up to 7 of 255.
+    """
+
+    def __init__(self, width: int, height: int):
+        self._size, self._kind, self._graph, self._count = f"{width}:{height}", None, Graph(), 0
+
+    def __call__(self, frame: VideoFrame, layout: str) -> np.ndarray:
+        kind = (frame.format.name, frame.width, frame.height, frame.colorspace, frame.color_range, layout)
+        frame.pts, frame.time_base = self._count, Fraction(1, 25)  # any that rise: the filter compares them
+        self._count += 1
+        if kind != self._kind:  # streams may change their size or format
+            self._kind, self._graph = kind, Graph()
+            source = self._graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+            )
+            steps = [source, self._graph.add("scale", self._size), self._graph.add("format", layout)]
+            for before, after in itertools.pairwise([*steps, self._graph.add("buffersink")]):
+                before.link_to(after)
+            self._graph.configure()
+        self._graph.push(frame)
+        return self._graph.pull().to_ndarray()
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
