@@ -28,7 +28,7 @@ def draw(reader: VideoReader, shots: Sequence[Shot], tags: Sequence[Tags] = ()) 
     width = int(np.clip(_SHEET_WIDTH // columns - _PAD, *_WIDTHS))
     height = max(1, min(round(width * reader.height / reader.width), 2 * width))
     font = ImageFont.load_default(size=max(10, width // 20))
-    line = font.getbbox("Ag")[3] + 2
+    line = round(font.getbbox("Ag")[3]) + 2
     kinds = list(tags[0]) if tags else []
     cell = height + line * (1 + len(kinds)) + _PAD
     middles = [(shot.start + shot.end) / 2 for shot in shots]

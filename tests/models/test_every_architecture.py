@@ -11,6 +11,7 @@ from zoo import hub, kernels, registry
 
 # Options and the shapes of the inputs; an architecture without a row fails the first test.
 TINY = {
+    "centernet": ({"num_classes": 5}, [(1, 32, 32, 3)]),
     "cnn_2d": ({"num_classes": 5, "image_size": 16}, [(2, 16, 16, 3)]),
     "cnn_lstm": ({"num_classes": 5, "frame_cnn": "cnn_2d", "hidden_features": 8}, [(2, 3, 16, 16, 3)]),
     "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
@@ -26,6 +27,7 @@ TINY = {
     "movinet_a1": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),
     "movinet_a2": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),
     "nextvlad": ({"clusters": 4, "groups": 4, "hidden_features": 16, "num_classes": 5}, [(2, 3, 1152)]),
+    "movenet": ({}, [(1, 32, 32, 3)]),
     "r2plus1d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "r3d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "resnet18": ({"num_classes": 5}, [(2, 32, 32, 3)]),
@@ -47,6 +49,8 @@ def test_each_architecture_has_a_tiny_case():
 
 # Those that take a minute to compile; the others have all their layers but one or two.
 SLOW = (
+    "centernet",
+    "movenet",
     "efficientnet_lite0",
     "i3d",
     "i3d_lstm",
