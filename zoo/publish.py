@@ -113,12 +113,12 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
 
 
 def _leave_out(tree: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]) -> None:
-    """Takes the arrays that are as they were in `part` out of what lies at a path."""
-    for name in path:
-        tree = tree[name]
+    """Takes the arrays that are as they were in `part` out of what lies at a path, and whatever is then empty."""
+    for name in reversed(path):
+        part = {name: part}
     for name, value in part.items():
         if isinstance(value, dict):
-            _leave_out(tree, (name,), value)
+            _leave_out(tree[name], (), value)
             if not tree[name]:
                 del tree[name]
         elif np.array_equal(tree[name], value):

@@ -177,7 +177,8 @@ def make_train_step(
         step = state["step"] + 1
         # While there are few steps to average, the average follows faster.
         decay = jnp.minimum(config.ema_decay, step / (step + 10))
-        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], params)
+        # In this form what does not change stays the same to the bit.
+        average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state["average"], params)
         new_state = {
             "params": params,
             "batch_stats": batch_stats,
