@@ -9,7 +9,11 @@ import pytest
 from flax import nnx
 
 import zoo
+from tests import tiny
 from zoo import hub, kernels
+from zoo.data.transforms import Preprocessing
+from zoo.registry import WeightSource
+from zoo.stream import Stream
 
 # (side, features) behind the stem and each level, for the published clips: the authors' block specifications, with
 # TensorFlow's rule that a stride of 2 makes ceil(side / 2).
@@ -97,6 +101,20 @@ def test_no_frame_s_future_is_seen(streaming: Any):
     changed, _ = along(streaming, x.at[:, 4:].add(0.5), start)
     np.testing.assert_array_equal(before[:, :4], changed[:, :4])
     assert np.abs(before[:, 4:] - changed[:, 4:]).max() > 0
+
+
+def test_the_zoo_s_stream_goes_through_it(streaming: Any):
+    labels = tuple("abcdefg")
+    preprocessing = {**tiny.PREPROCESSING, "resize_short": 32, "crop": 32, "mean": 0.0, "std": 255.0}
+    card = tiny.card(WeightSource("url", {"a": ""}), arch="movinet_a0", labels=labels, preprocessing=preprocessing)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    streaming.size = 32
+    with kernels.prefer("xla"), Stream(card, streaming, Preprocessing(**preprocessing), None) as stream:
+        answers = [stream.push(frame) for frame in frames]
+    start = streaming.initial_state(1, jnp.float32)
+    whole, _ = along(streaming, jnp.asarray(frames[None] / np.float32(255)), start)
+    np.testing.assert_allclose(stream.logits, whole[:, -1], atol=1e-5 * np.abs(whole).max())
+    assert answers[-1][0][0] == labels[int(whole[0, -1].argmax())]
 
 
 def test_the_base_form_does_not_stream():
