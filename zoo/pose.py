@@ -31,18 +31,19 @@ class Surroundings:
     margin: float
 
     def squares(self, boxes: np.ndarray) -> np.ndarray:
-        """Left, top and side of the square around each box: float [N, 3] of float [N, 4]."""
-        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-        sides = np.maximum(1, self.margin * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0))
-        return np.concatenate([middles - sides / 2, sides], axis=1)
+        """Left, top and side of the square around each box, whole pixels: int [N, 3] of float [N, 4]."""
+        longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0)
+        sides = np.maximum(1, np.round(self.margin * longer))
+        corners = np.round((boxes[:, :2] + boxes[:, 2:] - sides) / 2)
+        return np.concatenate([corners, sides], axis=1).astype(int)
 
     def cut(self, frame: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """The squares as the network sees them, black outside of the frame: uint8 [N, size, size, 3]."""
         image, size = Image.fromarray(frame), self.size
         seen = np.zeros((len(squares), size, size, 3), np.uint8)
         for index, (left, top, side) in enumerate(squares.tolist()):
-            box = (round(left), round(top), round(left) + max(1, round(side)), round(top) + max(1, round(side)))
-            seen[index] = np.asarray(image.crop(box).resize((size, size), Image.Resampling.BILINEAR))
+            around = image.crop((left, top, left + side, top + side))
+            seen[index] = np.asarray(around.resize((size, size), Image.Resampling.BILINEAR))
         return seen
 
 
@@ -83,7 +84,7 @@ class PoseFinder(Predictor):
     def _whole(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]
         side = max(height, width)
-        return self._of_squares(frame, np.array([[(width - side) / 2, (height - side) / 2, side]]))
+        return self._of_squares(frame, np.array([[(width - side) // 2, (height - side) // 2, side]]))
 
     def of_boxes(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The joints of the person in each box: float32 [N, 17, 3], (x, y, probability), in the frame's pixels.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zoo import registry
+from zoo.data.boxed_digits import BoxedDigits
 from zoo.data.digit_motion import DigitMotion
 from zoo.data.digits import Digits
 from zoo.data.labelled_videos import KINETICS, is_labelled_videos
@@ -16,6 +17,7 @@ from zoo.data.youtube8m import YouTube8M
 from zoo.errors import UserError
 
 DATASETS: dict[str, Callable[..., Any]] = {
+    "boxed_digits": BoxedDigits,
     "digits": Digits,
     "digit_motion": DigitMotion,
     "long_tailed_digits": LongTailedDigits,

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.tasks.classification import Classification
+from zoo.tasks.detection import Detection
 from zoo.tasks.distillation import FramewiseI3D, WindowedI3D
 from zoo.tasks.generation import FlowMatching
 from zoo.tasks.tagging import Tagging
@@ -41,6 +42,7 @@ class Task(Protocol):
 
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": Classification,
+    "detection": Detection,
     "generation": FlowMatching,
     "tagging": Tagging,
     "windowed_i3d": WindowedI3D,
