@@ -48,6 +48,8 @@ def test_what_did_not_change_is_not_stored():
     publish._leave_out(tree, ("part",), {"a": np.zeros(3), "inner": {"b": np.zeros(2)}})
     assert list(tree["part"]) == ["a"]
     assert "own" in tree
+    publish._leave_out(tree, ("part",), {"a": np.ones(3)})
+    assert list(tree) == ["own"], "an empty part would be looked for in the checkpoint"
 
 
 def test_a_mistake_is_told(run, tmp_path):

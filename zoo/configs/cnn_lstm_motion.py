@@ -15,7 +15,7 @@ _CNN_LSTM = {
     "frame_cnn": "cnn_2d",
     "frame_cnn_options": {"image_size": 32},
     "hidden_features": 128,
-    "dropout": 0.2,
+    "dropout": 0.0,  # with 0.2 the same budget ends at 88%: data are endless, and nothing is learnt by heart
 }
 
 _DEFAULT = TrainConfig(
@@ -24,12 +24,12 @@ _DEFAULT = TrainConfig(
     task="classification",
     dataset="digit_motion",
     dataset_options={"num_frames": 8, "size": 32},
-    steps=1500,
+    steps=1000,
     batch_size=32,
     optimizer="muon",
     learning_rate=2e-2,
     evaluation_items=1600,
-    evaluate_every=150,
+    evaluate_every=250,
 )
 
 PRESETS = {
