@@ -24,7 +24,7 @@ def training_batches(source: Any, batch_size: int, seed: int, sampler: str = "in
     if sampler == "instance":
         indices = grain.MapDataset.range(len(source))
     else:
-        indices = grain.MapDataset.source(epoch_of(source.labels, sampler, seed))
+        indices = grain.MapDataset.source(epoch_of(source.labels, sampler, seed).tolist())
     indices = indices.seed(seed).shuffle().repeat()
     if hasattr(source, "draw"):
         items = indices.random_map(lambda index, rng: source.draw(int(index), rng))
