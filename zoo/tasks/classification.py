@@ -12,9 +12,7 @@ import optax
 from flax import nnx
 
 
-def to_float(
-    pixels: Any, mean: float | tuple[float, ...] = 127.5, std: float | tuple[float, ...] = 127.5
-) -> jax.Array:
+def to_float(pixels: Any, mean: float | tuple[float, ...] = 127.5, std: float | tuple[float, ...] = 127.5) -> jax.Array:
     """uint8 pixels to float32, by default in [-1, 1]; mean and std are one number or one a channel."""
     return (pixels.astype(jnp.float32) - jnp.asarray(mean)) / jnp.asarray(std)
 
