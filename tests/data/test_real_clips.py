@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.data import open_dataset, real_clips
+from zoo.data import open_dataset, real_clips, real_films
 from zoo.data.digit_motion import LABELS, DigitMotion
-from zoo.data.real_clips import FILMS, RealClips
+from zoo.data.real_clips import KINDS, RealClips
+from zoo.data.real_films import FILMS
 from zoo.errors import UserError
 
 
@@ -18,7 +19,7 @@ def films(monkeypatch):
     """Films of noise in place of those out of packages, each of its own colour."""
     made = {
         film.name: np.random.default_rng(number).integers(
-            10 * number, 10 * number + 9, (80 + number, 50, 66, 3), np.uint8
+            4 * number, 4 * number + 4, (1 if film.split == "photo" else 80 + number, 50, 66, 3), np.uint8
         )
         for number, film in enumerate(FILMS)
     }
@@ -47,6 +48,18 @@ def test_a_clip_is_drawn_by_its_index_alone(films):
     assert not np.array_equal(RealClips("train", num_frames=10, size=32, seed=1)[0]["video"], clips[0])
 
 
+def test_a_kind_of_clips_is_the_same_in_whatever_company(films):
+    whole = RealClips("train", num_frames=10, size=32)
+    alone = RealClips("train", num_frames=10, size=32, kinds=("object",))
+    place = KINDS.index("object") + len(KINDS)
+    np.testing.assert_array_equal(alone[1]["video"], whole[place]["video"])
+    assert alone.identity(1) == whole.identity(place)
+    identities = {whole.identity(index) for index in range(len(whole))}
+    assert len(identities) == len(whole) == 200 * len(KINDS)
+    with pytest.raises(UserError, match="real_clips has no kind of clips 'foto'"):
+        RealClips("train", kinds=("foto",))
+
+
 def test_held_out_clips_are_the_films_as_they_are(films):
     source = RealClips("test", num_frames=10, size=32, clips_a_film=3)
     names = [film.name for film in FILMS if film.split == "test"]
@@ -65,13 +78,13 @@ def test_a_real_film_is_kept_at_its_rate(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     path = Path(os.environ["ZOO_REAL_CLIPS"]) / "vtest.avi"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    film = real_clips.Film("vtest", "test", "deb", "opencv-doc", "x/vtest.avi", digest, (0.0, 0.1))
-    monkeypatch.setattr(real_clips.download, "member", lambda *_, **__: path)
-    frames = real_clips.frames_of(film)
+    film = real_films.Film("vtest", "test", "deb", "opencv-doc", "x/vtest.avi", digest, (0.0, 0.1))
+    monkeypatch.setattr(real_films.download, "member", lambda *_, **__: path)
+    frames = real_films.frames_of(film)
     assert frames.shape == (round(79.5 * 0.1 * 16), 200, 267, 3)
-    wrong = real_clips.Film("vtest", "test", "deb", "opencv-doc", "x/vtest.avi", "0" * 64)
+    wrong = real_films.Film("vtest", "test", "deb", "opencv-doc", "x/vtest.avi", "0" * 64)
     with pytest.raises(UserError, match="has the SHA-256"):
-        real_clips.frames_of(wrong)
+        real_films.frames_of(wrong)
     assert len(list((tmp_path / "clips").iterdir())) == 1
 
 
