@@ -6,6 +6,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 
 # Fine enough for any times that a test asks for, and what MPEG itself counts in.
 _CLOCK = Fraction(1, 90_000)
@@ -44,7 +46,7 @@ def write_clip(
       rotation: degrees counter-clockwise by which a player must turn the stored picture; `flip` mirrors it after that.
       sample_aspect: a stored pixel's width divided by its height.
       keyframe_every: frames from one key frame to the next; None leaves it to the codec.
-      audio: seconds of silence beside the picture.
+      audio: seconds of a rising tone beside the picture.
     """
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as out:
         rate = Fraction(fps).limit_denominator(100_000)
@@ -70,12 +72,25 @@ def write_clip(
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
         if sound is not None:
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, round(audio * _SOUND_RATE)), np.float32), "fltp", "mono")
-            silence.sample_rate, silence.pts = _SOUND_RATE, 0
-            for frame in av.AudioResampler("fltp", "mono", _SOUND_RATE, frame_size=1024).resample(silence):
-                out.mux(sound.encode(frame))
-            out.mux(sound.encode(None))
+            _write_tone(out, sound, audio)
     return Path(path)
+
+
+def write_sound(path: str | Path) -> Path:
+    """Writes a second of a rising tone without any picture to `path` and returns it."""
+    with av.open(str(path), "w") as out:
+        _write_tone(out, out.add_stream("aac", rate=_SOUND_RATE), 1.0)
+    return Path(path)
+
+
+def _write_tone(out: OutputContainer, stream: AudioStream, seconds: float) -> None:
+    time = np.arange(round(seconds * _SOUND_RATE)) / _SOUND_RATE
+    tone = 0.5 * np.sin(2000 * time * (1 + time / seconds))  # it rises, so that no two packets are alike
+    sound = av.AudioFrame.from_ndarray(tone[None].astype(np.float32), "fltp", "mono")
+    sound.sample_rate, sound.pts = _SOUND_RATE, 0
+    for frame in av.AudioResampler("fltp", "mono", _SOUND_RATE, frame_size=1024).resample(sound):
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
 
 
 def numbered(count: int, height: int = 32, width: int = 64) -> np.ndarray:

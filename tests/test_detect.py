@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests import red_things
-from tests.clips import write_clip
+from tests.clips import write_clip, write_sound
 from zoo import detect, detector, predictor
 from zoo.data.decode import open_video
 from zoo.errors import UserError
@@ -170,15 +170,7 @@ def test_an_interrupted_run_leaves_what_was_found(film: Path, finder: detector.D
     ],
 )
 def test_mistakes(film: Path, arguments: list[str], message: str):
-    import av
-
-    with av.open("sound.mkv", "w") as out:
-        stream = out.add_stream("aac", rate=8000)
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
-        silence.sample_rate = 8000
-        for frame in av.AudioResampler("fltp", "mono", 8000, frame_size=1024).resample(silence):
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+    write_sound("sound.mkv")
     with pytest.raises(UserError, match=re.escape(message)):
         detect.main(arguments)
     assert not Path("a.json").exists()

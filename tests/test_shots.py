@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import brightness
-from tests.clips import write_clip
+from tests.clips import write_clip, write_sound
 from zoo import contact_sheet, predictor, shot_tags, shots
 from zoo.data.decode import open_video
 from zoo.data.transforms import Preprocessing
@@ -140,14 +140,6 @@ def test_a_sheet_of_many_shots_of_a_tall_film(tmp_path: Path):
     ],
 )
 def test_mistakes(film: Path, arguments: list[str], message: str):
-    import av
-
-    with av.open("sound.mkv", "w") as out:
-        stream = out.add_stream("aac", rate=8000)
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
-        silence.sample_rate = 8000
-        for frame in av.AudioResampler("fltp", "mono", 8000, frame_size=1024).resample(silence):
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+    write_sound("sound.mkv")
     with pytest.raises(UserError, match=re.escape(message)):
         shots.main(arguments)

@@ -26,7 +26,7 @@ class Arguments:
     file: Annotated[str, Positional]
     """Path or address of the video."""
     out: Path | None = None
-    """The video with everything drawn on it: .mp4, .mov, .mkv or .webm, without sound."""
+    """The video with everything drawn on it: .mp4, .mov, .mkv or .webm."""
     json: Path | None = None
     """Every object of every frame as JSON."""
     csv: Path | None = None
@@ -134,7 +134,7 @@ def _detect(arguments: Arguments, reader: Any, rows: list[Row], counts: dict[str
     labels = _labels(arguments)
     columns = (BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(arguments.out)) if arguments.out else None
+        writer = stack.enter_context(VideoWriter(arguments.out, reader.sound())) if arguments.out else None
         bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
         reading = bar.add_task("", total=reader.duration, rate="")
         begun = time.monotonic()

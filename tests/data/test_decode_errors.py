@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.clips import numbered, numbers, write_clip
+from tests.clips import numbered, numbers, write_clip, write_sound
 from zoo.data.decode import open_video
 from zoo.errors import UserError
 
@@ -198,13 +198,7 @@ def test_a_missing_index_is_reported(tmp_path):
 
 
 def test_sound_without_pictures(tmp_path):
-    path = tmp_path / "song.mp4"
-    with av.open(str(path), "w") as out:
-        sound = out.add_stream("aac", rate=8000)
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        silence.sample_rate, silence.pts = 8000, 0
-        out.mux(sound.encode(silence))
-        out.mux(sound.encode(None))
+    path = write_sound(tmp_path / "song.mp4")
     assert _message(path) == f"{path} has no video stream (beside audio); give a file with a video"
 
 

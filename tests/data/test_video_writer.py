@@ -4,10 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from tests.clips import numbered, numbers
+from tests.clips import numbered, numbers, write_clip
 from zoo.data.decode import open_video
 from zoo.data.video_writer import FORMATS, VideoWriter
 from zoo.errors import UserError
@@ -66,6 +67,68 @@ def test_a_killed_run_leaves_a_file_that_plays(tmp_path: Path):
     (left,) = tmp_path.iterdir()
     with open_video(left) as reader:
         assert len(list(reader.frames())) >= 100
+
+
+def copied(source: Path, path: Path, frames: int | None = None) -> None:
+    """Writes a video's pictures and sound; of so many frames, then an interruption."""
+    with open_video(source) as reader, VideoWriter(path, reader.sound()) as video:
+        for index, (seconds, frame) in enumerate(reader.frames()):
+            if index == frames:
+                raise KeyboardInterrupt
+            video.write(seconds, frame)
+
+
+def sound_of(path: Path) -> list[tuple[float, bytes]]:
+    """Seconds from the first picture on and content of each packet of sound from there on, by PyAV alone."""
+    with av.open(str(path)) as file:
+        stamps = [packet.pts * packet.time_base for packet in file.demux(video=0) if packet.size]
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.size]
+        timed = [(float(packet.pts * packet.time_base - min(stamps)), bytes(packet)) for packet in packets]
+    return [(seconds, content) for seconds, content in timed if seconds >= 0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("first", [0.0, 0.3])
+def test_sound_is_copied_in_time(tmp_path: Path, suffix: str, first: float):
+    times = (first + np.arange(20) / 10).tolist()
+    source = write_clip(tmp_path / "source.mkv", numbered(20), times=times, audio=2.5)
+    copied(source, tmp_path / f"a{suffix}")
+    expected, found = sound_of(source), sound_of(tmp_path / f"a{suffix}")
+    assert [content for _, content in found] == [content for _, content in expected]
+    assert len(found) > 15
+    np.testing.assert_allclose([time for time, _ in found], [time for time, _ in expected], atol=2e-3)
+    with open_video(tmp_path / f"a{suffix}") as reader:
+        assert numbers(np.stack([frame for _, frame in reader.frames()])) == list(range(20))
+
+
+def test_sound_of_a_broadcast(tmp_path: Path):
+    """Its AAC has headers in the packets, which MP4 takes none of."""
+    source = write_clip(tmp_path / "source.ts", numbered(20), fps=10, audio=2.0)
+    copied(source, tmp_path / "a.mp4")
+    samples = []
+    for path in (source, tmp_path / "a.mp4"):
+        with av.open(str(path)) as file:
+            samples.append(np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)]))
+    packet = 1024  # the encoder's lead-in comes before the picture; what follows it lacks its overlap
+    np.testing.assert_allclose(samples[1][packet:], samples[0][2 * packet :], atol=1e-6)
+    assert np.abs(samples[1]).max() > 0.4
+
+
+def test_an_interrupted_run_leaves_its_sound_too(tmp_path: Path):
+    source = write_clip(tmp_path / "source.mp4", numbered(20), fps=10, audio=2.0)
+    with pytest.raises(KeyboardInterrupt):
+        copied(source, tmp_path / "a.mp4", frames=11)
+    (*_, (last, _)) = sound_of(tmp_path / "a.mp4")
+    assert 0.8 < last <= 1.0, "as far as the pictures"
+
+
+def test_sound_that_a_format_cannot_hold_is_left_out(tmp_path: Path):
+    source = write_clip(tmp_path / "source.mp4", numbered(5), audio=0.5)
+    with pytest.warns(UserWarning, match="has no sound: .webm takes opus, vorbis, and this is aac"):
+        copied(source, tmp_path / "a.webm")
+    with av.open(str(tmp_path / "a.webm")) as file:
+        assert not file.streams.audio
 
 
 def test_without_frames_nothing_is_left(tmp_path: Path):

@@ -28,6 +28,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.filter import Graph
+from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -160,6 +161,22 @@ class VideoReader:
                 shown, picture = frame, each(picture) if each else picture
             kept[index] = picture
         return np.stack(kept) if kept else np.empty((0, self.height, self.width, 3), np.uint8)
+
+    def sound(self) -> Iterator[tuple[float, Packet]]:
+        """Yields (seconds, packet) of the sound beside the picture in order, as it is stored; none where there is none.
+
+        Time counts from the first picture, in the packets too; what sounds before it is left out.
+        """
+        container, _ = self._open()
+        with container:
+            stream = container.streams.best("audio")
+            for packet in container.demux(stream) if stream else ():
+                if packet.pts is None or not packet.size:
+                    continue
+                start = round(self._origin * self._tick / packet.time_base)
+                if packet.pts >= start:
+                    packet.pts = packet.dts = packet.pts - start
+                    yield float(packet.pts * packet.time_base), packet
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         """A container over the source's bytes, at their start, and its video stream."""

@@ -1,6 +1,9 @@
 """Writes a video frame by frame, each shown from its own time on; what was written before a stop can be played."""
 
+import math
 import os
+import warnings
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +11,10 @@ from typing import Self, cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from zoo import output_files
@@ -22,13 +28,22 @@ FORMATS = {
     ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }
+
+# What sound a container takes as it is and players know there.
+_SOUNDS = {
+    "mp4": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
+    "mov": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le"},
+    "matroska": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "pcm_s16le", "pcm_s24le"},
+    "webm": {"opus", "vorbis"},
+}
+
 _CODEC_OPTIONS = {
     "libx264": {"crf": "20", "preset": "veryfast"},
     "libvpx-vp9": {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "8"},
 }
 
 # An index at each key frame, and nothing held back, so that even what a killed process leaves can be played.
-_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+_FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof"}
 _UNBUFFERED = {"flush_packets": "1"}
 
 _CLOCK = Fraction(1, 90_000)
@@ -53,11 +68,14 @@ class VideoWriter:
     The file is written beside `path` under another name and takes its place at the end, whether that is reached or
     the work is interrupted: then with the frames so far. Without any frame nothing is left.
 
+    Args:
+      sound: what `VideoReader.sound` gives, copied as it is; a warning says so if the format does not take that.
+
     Raises:
       UserError: the format is not known, or the system refuses.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, sound: Iterable[tuple[float, Packet]] = ()):
         check_format(path)
         output_files.check_writable(path)
         self.path = path
@@ -65,6 +83,10 @@ class VideoWriter:
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._last = -1  # time stamp
+        self._sound = iter(sound)
+        self._coming: tuple[float, Packet] | None = None  # the next of the sound
+        self._track: AudioStream | None = None
+        self._bare: Callable[[Packet], list[Packet]] = lambda packet: [packet]
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +97,8 @@ class VideoWriter:
                 if self._container is not None and self._stream is not None:
                     try:
                         self._container.mux(self._stream.encode(None))
+                        if kind is None:
+                            self._copy_sound(math.inf)
                     finally:
                         self._container.close()
                     self._partial.replace(self.path)
@@ -97,6 +121,7 @@ class VideoWriter:
             self._last = max(self._last + 1, round(seconds / _CLOCK))
             picture.pts, picture.time_base = self._last, _CLOCK
             container.mux(stream.encode(picture))
+            self._copy_sound(seconds)
 
     def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
         kind, codec = FORMATS[self.path.suffix.lower()]
@@ -109,4 +134,27 @@ class VideoWriter:
         context.gop_size = _KEY_EVERY
         stream.time_base = context.time_base = _CLOCK
         self._stream = stream
+        self._coming = next(self._sound, None)
+        if self._coming is not None:
+            self._add_track(container, cast(AudioStream, self._coming[1].stream))
         return container, stream
+
+    def _add_track(self, container: OutputContainer, theirs: AudioStream) -> None:
+        codec = theirs.codec_context.codec.canonical_name if theirs.codec_context else "unknown"
+        suffix = self.path.suffix.lower()
+        taken = _SOUNDS[FORMATS[suffix][0]]
+        if codec not in taken:
+            told = f"{self.path} has no sound: {suffix} takes {', '.join(sorted(taken))}, and this is {codec}"
+            warnings.warn(told, stacklevel=4)
+            return
+        self._track = container.add_stream_from_template(theirs)
+        if codec == "aac":  # of a broadcast it has a header in each packet, which these containers take none of
+            self._bare = BitStreamFilterContext("aac_adtstoasc", theirs).filter
+
+    def _copy_sound(self, until: float) -> None:
+        """What sounds up to so many seconds."""
+        while self._track and self._container and self._coming and self._coming[0] <= until:
+            for bare in self._bare(self._coming[1]):
+                bare.stream = self._track
+                self._container.mux(bare)
+            self._coming = next(self._sound, None)
