@@ -51,9 +51,10 @@ def test_joints_of_boxes(finder: PoseFinder):
 
 
 def test_pose_of_a_video(finder: PoseFinder, tmp_path: Path):
-    frames = np.stack([spotted(40, 100, (20, 10)), spotted(40, 100, (70, 30))])
+    spots = [(20, 10), (70, 30), (50, 20)]
+    frames = np.stack([spotted(40, 100, spot) for spot in spots])
     found = finder.pose(write_clip(tmp_path / "a.mkv", frames, codec="ffv1"))
-    np.testing.assert_allclose(found[:, 5, :2], [[20, 10], [70, 30]], atol=0.7)
+    np.testing.assert_allclose(found[:, 5, :2], spots, atol=0.7)
     np.testing.assert_array_equal(finder.pose(frames), found)
     assert finder.pose(np.zeros((1, 1, 1, 3), np.uint8)).shape == (1, 17, 3)
     with pytest.raises(UserError, match="uint8"):

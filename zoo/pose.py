@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -75,16 +77,11 @@ class PoseFinder(Predictor):
                 raise UserError(
                     f"an array of frames is uint8 [time, height, width, 3], not {frames.dtype} {list(frames.shape)}"
                 )
-            found = [self._whole(frame) for frame in frames]
+            found = self._of_frames(frames)
         else:
             with open_video(video) as reader:
-                found = [self._whole(frame) for _, frame in reader.frames()]
+                found = self._of_frames(frame for _, frame in reader.frames())
         return np.concatenate([*found, np.zeros((0, len(self.labels), 3), np.float32)])
-
-    def _whole(self, frame: np.ndarray) -> np.ndarray:
-        height, width = frame.shape[:2]
-        side = max(height, width)
-        return self._of_squares(frame, np.array([[(width - side) // 2, (height - side) // 2, side]]))
 
     def of_boxes(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The joints of the person in each box: float32 [N, 17, 3], (x, y, probability), in the frame's pixels.
@@ -93,10 +90,20 @@ class PoseFinder(Predictor):
           frame: uint8 [H, W, 3].
           boxes: float [N, 4], left, top, right, bottom in pixels.
         """
-        return self._of_squares(frame, self.preprocess.squares(np.asarray(boxes, np.float64).reshape(-1, 4)))
+        squares = self.preprocess.squares(np.asarray(boxes, np.float64).reshape(-1, 4))
+        return self._of_squares(self.preprocess.cut(frame, squares), squares)
 
-    def _of_squares(self, frame: np.ndarray, squares: np.ndarray) -> np.ndarray:
-        seen = self.preprocess.cut(frame, squares)
+    def _of_frames(self, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
+        """Of a square around each whole frame, as many frames as a call takes at a time."""
+        found = []
+        for batch in itertools.batched(frames, squares_a_call(nnx.state(self.model))):
+            squares = np.array([_around(*frame.shape[:2]) for frame in batch])
+            seen = [self.preprocess.cut(frame, squares[[index]]) for index, frame in enumerate(batch)]
+            found.append(self._of_squares(np.concatenate(seen), squares))
+        return found
+
+    def _of_squares(self, seen: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """The joints in pixels of the frames that squares int [N, 3] were cut from, as uint8 [N, size, size, 3]."""
         graph, state = nnx.split(self.model)
         size = squares_a_call(state)
         answers = [np.zeros((0, len(self.labels), 3), np.float32)]
@@ -108,6 +115,12 @@ class PoseFinder(Predictor):
         corners, sides = squares[:, None, :2], squares[:, None, 2:]
         places = found[..., 1::-1] * sides + corners
         return np.concatenate([places, found[..., 2:]], axis=-1).astype(np.float32)
+
+
+def _around(height: int, width: int) -> tuple[int, int, int]:
+    """Left, top and side of the square around a whole frame."""
+    side = max(height, width)
+    return (width - side) // 2, (height - side) // 2, side
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))
