@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 import zoo
@@ -20,7 +21,7 @@ from zoo.metrics.classification import by_class, head_middle_tail
 def videos(tmp_path, cards, monkeypatch) -> Path:
     """Clips of noise in the folders red, green and blue, and a model for these."""
     monkeypatch.chdir(tmp_path)
-    tiny.publish_checkpoint(cards, metrics={"top1": 0.5, "tolerance": 0.0})
+    tiny.publish_checkpoint(cards)
     rng = np.random.default_rng(0)
     for label in tiny.LABELS:
         for number in range(4):
@@ -89,20 +90,61 @@ def test_a_video_that_cannot_be_read_is_named_and_more_are_too_many(videos, tmp_
     run("--dataset", f"folder:{videos}", "--out", "out")
     assert (results(tmp_path / "out")["videos"], results(tmp_path / "out")["unreadable"]) == (11, 1)
     assert "0.mkv" in (tmp_path / "out" / "unreadable.txt").read_text()
+    whole = (videos / "red" / "1.mkv").read_bytes()
     (videos / "red" / "1.mkv").write_bytes(b"")
-    with pytest.raises(UserError, match=r"2 of 12 videos cannot be read, more than 1%; out2/unreadable.txt"):
+    with pytest.raises(UserError, match=r"2 of 12 videos cannot be read, more than 1%: out2/unreadable.txt names them"):
         run("--dataset", f"folder:{videos}", "--out", "out2")
     assert len((tmp_path / "out2" / "unreadable.txt").read_text().splitlines()) == 2
+    (videos / "red" / "1.mkv").write_bytes(whole)  # mended, and looked at again
+    run("--dataset", f"folder:{videos}", "--out", "out2")
+    assert results(tmp_path / "out2") == results(tmp_path / "out")
 
 
-def test_verify_compares_with_the_card(videos, tmp_path, cards):
-    run("--dataset", f"folder:{videos}", "--out", "out")
-    top1 = results(tmp_path / "out")["top1"]
-    tiny.publish_checkpoint(cards, metrics={"published_top1": 100 * top1, "tolerance": 0.001})
-    run("--dataset", f"folder:{videos}", "--out", "out", "--verify")
-    tiny.publish_checkpoint(cards, metrics={"published_top1": 100 * top1 + 1, "tolerance": 0.001})
+def test_verify_compares_with_the_card_by_its_protocol(videos, tmp_path, cards, capsys):
+    probabilities = expected(videos, 2, 3)
+    labels = [tiny.LABELS.index(path.parent.name) for path in sorted(videos.rglob("*.mkv"))]
+    top1 = top_k_accuracy_score(labels, probabilities, k=1, labels=range(3))
+    protocol = {"clips": 2, "crops": 3, "tolerance": 0.001}
+    same = ("--dataset", f"folder:{videos}", "--out", "out", "--verify")
+
+    def published(**metrics: float) -> None:
+        tiny.publish_checkpoint(cards, metrics=metrics, verification=protocol)
+
+    published(published_top1=100 * top1 + 0.09, published_top5=100.0)
+    run(*same)
+    assert results(tmp_path / "out")["top1"] == pytest.approx(top1)
+    assert "2 clips x 3 crops" in results(tmp_path / "out")["protocol"]
+    assert "verified: top5 of tiny_colours is 1.0000" in capsys.readouterr().err
+    published(top1=top1 + 0.01)
     with pytest.raises(UserError, match=r"top1 of tiny_colours is .* and its card says .*, more than 0\.001 apart"):
-        run("--dataset", f"folder:{videos}", "--out", "out", "--verify")
+        run(*same)
+    published(published_top1=100 * top1, published_top5=99.0)
+    with pytest.raises(UserError, match=r"top5 of tiny_colours is 1\.0000 and its card says 0\.9900"):
+        run(*same)
+    with pytest.raises(UserError, match=r"on the card of tiny_colours are of 2 clips x 3 crops; leave out"):
+        run(*same, "--clips", "1")
+    tiny.publish_checkpoint(cards)
+    with pytest.raises(UserError, match="the card of tiny_colours states no protocol and tolerance"):
+        run(*same)
+
+
+def test_pictures_in_folders_of_synsets_are_what_their_place_says(videos, tmp_path, cards):
+    tiny.publish_checkpoint(cards, preprocessing=tiny.PREPROCESSING | {"num_frames": 1})
+    right, rng = [], np.random.default_rng(1)
+    for label, synset in enumerate(("n01440764", "n02119789", "n03000684")):
+        place = tmp_path / "imagenet" / "val" / synset
+        place.mkdir(parents=True)
+        for number in range(3):
+            colour = rng.integers(0, 256, 3)
+            picture = np.full((9, 12, 3), colour, np.uint8)
+            Image.fromarray(picture).save(place / f"ILSVRC2012_val_{number:08}.JPEG", quality=95)
+            name, _ = zoo.load("tiny_colours")(picture[None])[0]
+            right.append(name == tiny.LABELS[label])
+    evaluate.main(["--model", "tiny_colours", "--dataset", "imagenet", "--data", "imagenet", "--out", "out"])
+    found = results(tmp_path / "out")
+    assert 0 < sum(right) < 9
+    assert found["top1"] == pytest.approx(sum(right) / 9)
+    assert "9 videos of folder imagenet" in found["snapshot"]
 
 
 @pytest.mark.parametrize(

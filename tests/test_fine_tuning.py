@@ -1,7 +1,10 @@
 """A published network on other classes: what is kept, what learns how fast, when it stops, and clips that break."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -12,6 +15,7 @@ from flax import nnx
 from tests import tiny
 from tests.clips import write_clip
 from zoo import fine_tuning, publish, registry, run_log, train
+from zoo.data import loader, open_dataset
 from zoo.errors import UserError
 from zoo.optimizers import dotted
 from zoo.run_checkpoints import RunCheckpoints
@@ -127,15 +131,45 @@ def test_a_broken_clip_is_named_and_passed_over(folder):
     assert "7.mkv" in (done / "unreadable.txt").read_text()
     for number in range(8, 12):
         (folder / "train" / "cyan" / f"{number}.mkv").write_bytes(b"")
-    with pytest.raises(UserError, match="of 112 videos cannot be read, more than 1%"):
+    with pytest.raises(UserError, match=r"2 of 112 videos cannot be read, more than 1%: runs/.*/unreadable.txt names"):
         run(folder, "--init", "colours", "--steps", "20")
+    (stopped,) = (path for path in Path("runs").iterdir() if path != done)
+    noted = {Path(line.partition(" is ")[0]).name for line in (stopped / "unreadable.txt").read_text().splitlines()}
+    assert len(noted) >= 2
+    assert noted <= {f"{number}.mkv" for number in range(7, 12)}
+
+
+@pytest.mark.slow
+def test_processes_give_the_batches_that_threads_give_and_share_what_they_cannot_read(folder):
+    def batches(workers: int) -> Iterator[dict[str, np.ndarray]]:
+        source = open_dataset(f"folder:{folder}", "train", preprocessing=tiny.PREPROCESSING)
+        source.unreadable.write_to(Path(f"unreadable_{workers}.txt"))
+        return loader.training_batches(source, 3, seed=0, workers=workers)
+
+    (folder / "train" / "cyan" / "0.mkv").write_bytes(b"no video")
+    with contextlib.closing(batches(0)) as threads, contextlib.closing(batches(2)) as processes:
+        for expected, found in zip(itertools.islice(threads, 9), processes, strict=False):
+            np.testing.assert_equal(found, expected)
+            position = processes.get_state()
+        expected = next(threads)
+    with contextlib.closing(batches(2)) as processes:
+        processes.set_state(position)
+        np.testing.assert_equal(next(processes), expected)
+    noted = Path("unreadable_2.txt").read_text()
+    assert noted == Path("unreadable_0.txt").read_text()
+    assert noted.count("\n") == 1
+    (folder / "train" / "yellow" / "0.mkv").write_bytes(b"")
+    with contextlib.closing(batches(2)) as processes, pytest.raises(UserError, match="2 of 12 videos cannot be read"):
+        list(itertools.islice(processes, 9))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "tiny", "--dataset", "folder:clips", "--init", "sounds"], "no model is called 'tiny_sounds'"),
-        (["--model", "lstm", "--init", "colours"], "--init and --data are for --model with --dataset folder:DIR"),
+        (["--model", "lstm", "--init", "colours"], "--init is for --model with --dataset folder:DIR"),
+        (["--model", "lstm", "--data", "clips"], "data set digits does not fit this experiment"),
+        (["--model", "tiny", "--dataset", "folder:clips", "--workers", "-1"], "workers is -1; it must be 0 or above"),
         (["--model", "lstm", "--dataset", "folder:clips", "--init", "tiny_colours"], "is a tiny, from which no lstm"),
         (["--model", "tiny", "--dataset", "folder:clips", "--freeze", "head"], "no part of tiny is called 'head'"),
         (["--model", "tiny", "--dataset", "folder:clips", "--sampler", "fair"], "no sampler is called 'fair'"),

@@ -46,6 +46,8 @@ def _rows(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "preprocessing", _pairs(card.preprocessing)
     yield "metrics", _pairs(card.metrics)
     yield "protocol", card.protocol
+    if card.verification:
+        yield "verification", _pairs(card.verification)
     yield "licence", card.licence
     yield "attribution", card.attribution
     yield "source", _origin(card.source)

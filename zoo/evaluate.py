@@ -1,12 +1,13 @@
 """`zoo evaluate --model M --dataset D`: a published classifier's figures on labelled videos, by a stated protocol.
 
 The folder `--out` gets a line for each video (answers.jsonl), results.json, confusion.png and, if any could not be
-read, unreadable.txt. The same command goes on where it was stopped.
+read, unreadable.txt. The same command goes on where it was stopped, and looks again at what could not be read.
 """
 
 import concurrent.futures
 import dataclasses
 import json
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,13 @@ from rich.table import Table
 
 from zoo import command_line, registry
 from zoo.data.labelled_videos import LabelledVideos, as_labels, labelled_videos
+from zoo.data.transforms import Preprocessing
+from zoo.data.unreadable import Unreadable
 from zoo.errors import UserError
 from zoo.metrics.classification import by_class, head_middle_tail
+from zoo.registry import ModelCard
 
 _TOP = 5
-_MOST_UNREADABLE = 0.01  # share of the videos; with more something else is wrong
 _READ_AHEAD = 2  # videos decoded while one is looked at
 _CONFUSED = 20  # classes that the picture shows at most: those with the most mistakes
 
@@ -35,17 +38,19 @@ class Arguments:
     model: str
     """A published classifier: see `zoo list`."""
     dataset: str
-    """kinetics400, kinetics600, kinetics700, folder:DIR (class folders) or csv:FILE (columns path, label)."""
+    """kinetics400, kinetics600, kinetics700, imagenet, ucf101, folder:DIR (class folders) or csv:FILE (columns path,
+    label)."""
     data: Path | None = None
     """Where the data set lies, if its name does not say so."""
     split: str = "test"
     """"train", "test" (which a data set may call val), or "all"."""
-    clips: int = 1
-    """Windows spread evenly over each video, whose probabilities are averaged."""
-    crops: int = 1
-    """Squares along the long side of each frame."""
+    clips: int | None = None
+    """Windows spread evenly over each video, whose probabilities are averaged; as many as the card's figures are of,
+    or 1."""
+    crops: int | None = None
+    """Squares along the long side of each frame; as many as the card's figures are of, or 1."""
     verify: bool = False
-    """Fail unless the card's figure comes out, within the card's tolerance."""
+    """Fail unless the card's figures come out, within the card's tolerance."""
     out: Path | None = None
     """Folder for the results: evaluations/<model>-<dataset> without."""
     json: bool = False
@@ -54,16 +59,14 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "zoo evaluate")
-    for flag in ("clips", "crops"):
-        if getattr(arguments, flag) < 1:
-            raise UserError(f"--{flag} {getattr(arguments, flag)} looks at nothing; give 1 or more")
     if arguments.split not in ("train", "test", "all"):
         raise UserError(f"--split {arguments.split} is not known; there are train, test, all")
     card = registry.card(arguments.model)
     if card.task != "classification":
         raise UserError(f"{card.name} is made for {card.task}; zoo evaluate takes a model for classification")
-    if arguments.verify and "tolerance" not in card.metrics:
-        raise UserError(f"the card of {card.name} states no tolerance; without one --verify cannot fail")
+    arguments = _with_views(arguments, card)
+    if arguments.verify:
+        _check_verifiable(arguments, card)
     videos = labelled_videos(arguments.dataset, arguments.split, arguments.data)
     places = as_labels(videos.classes, card.labels)
     out = arguments.out or Path("evaluations") / f"{card.name}-{arguments.dataset.partition(':')[0]}"
@@ -77,14 +80,36 @@ def main(argv: list[str]) -> None:
     else:
         _print(arguments, results, out)
     if arguments.verify:
-        _verify(card.name, card.metrics, results)
+        _verify(card, results)
 
 
-def _protocol(arguments: Arguments, card: Any) -> str:
-    sees = card.preprocessing
+def _with_views(arguments: Arguments, card: ModelCard) -> Arguments:
+    """Clips and crops as they were asked for, else as the card's figures are of."""
+    views = {}
+    for flag in ("clips", "crops"):
+        asked = getattr(arguments, flag)
+        views[flag] = (card.verification or {}).get(flag, 1) if asked is None else asked
+        if views[flag] < 1:
+            raise UserError(f"--{flag} {asked} looks at nothing; give 1 or more")
+    return dataclasses.replace(arguments, **views)
+
+
+def _check_verifiable(arguments: Arguments, card: ModelCard) -> None:
+    told = card.verification
+    if told is None:
+        raise UserError(f"the card of {card.name} states no protocol and tolerance, without which --verify cannot fail")
+    if (arguments.clips, arguments.crops) != (told["clips"], told["crops"]):
+        views = f"{told['clips']} clips x {told['crops']} crops"
+        raise UserError(f"the figures on the card of {card.name} are of {views}; leave out --clips and --crops")
+
+
+def _protocol(arguments: Arguments, card: ModelCard) -> str:
+    sees = Preprocessing(**card.preprocessing)
+    whole = "x".join(map(str, sees.resize_to)) if sees.resize_to else f"a short side of {sees.resize_short}"
     return (
-        f"{arguments.clips} clips x {arguments.crops} crops of {sees['num_frames']} frames at {sees['frame_rate']:g} a "
-        f"second, {sees['crop']}x{sees['crop']} out of a short side of {sees['resize_short']}, {sees['interpolation']}"
+        f"{arguments.clips} clips x {arguments.crops} crops of {sees.num_frames} frames at {sees.frame_rate:g} a "
+        f"second, {sees.crop}x{sees.crop} out of {whole}, {sees.interpolation}"
+        f"{'' if sees.antialias else ' without antialiasing'}"
     )
 
 
@@ -99,29 +124,25 @@ def _answers(arguments: Arguments, videos: LabelledVideos, out: Path) -> list[di
     try:
         out.mkdir(parents=True, exist_ok=True)
         kept = _kept(out, settings)
-        unreadable = {number: told for number, told in kept.items() if isinstance(told, str)}
+        unreadable = Unreadable(len(videos))
+        unreadable.write_to(out / "unreadable.txt")
         missing = [number for number in range(len(videos)) if number not in kept]
         with (out / "answers.jsonl").open("a", encoding="utf-8") as lines:
             for number, answer in _looked_at(arguments, videos, missing):
-                kept[number] = answer
-                told = {"unreadable": answer} if isinstance(answer, str) else answer
-                lines.write(json.dumps({"video": number, **told}) + "\n")
-                lines.flush()
                 if isinstance(answer, str):
-                    unreadable[number] = answer
-                    _write(out / "unreadable.txt", "".join(f"{told}\n" for told in unreadable.values()))
-                if len(unreadable) > max(1, _MOST_UNREADABLE * len(videos)):
-                    many = f"{len(unreadable)} of {len(videos)} videos cannot be read"
-                    raise UserError(f"{many}, more than 1%; {out / 'unreadable.txt'} names them")
+                    unreadable.add(number, answer)
+                    continue
+                kept[number] = answer
+                lines.write(json.dumps({"video": number, **answer}) + "\n")
+                lines.flush()
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-    readable = [{"video": number, **kept[number]} for number in sorted(kept) if number not in unreadable]
-    if not readable:
+    if not kept:
         raise UserError(f"none of {len(videos)} videos can be read; {out / 'unreadable.txt'} says why")
-    return readable
+    return [{"video": number, **kept[number]} for number in sorted(kept)]
 
 
-def _kept(out: Path, settings: Mapping[str, Any]) -> dict[int, Any]:
+def _kept(out: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """What an earlier run with the same settings found, by the video's number; a line cut short is dropped."""
     path = out / "settings.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
@@ -133,7 +154,7 @@ def _kept(out: Path, settings: Mapping[str, Any]) -> dict[int, Any]:
     whole = lines.read_text(encoding="utf-8").rpartition("\n")[0]
     _write(lines, whole + "\n" if whole else "")
     rows = [json.loads(line) for line in whole.splitlines()]
-    return {row.pop("video"): row.get("unreadable", row) for row in rows}
+    return {row.pop("video"): row for row in rows}
 
 
 def _looked_at(
@@ -147,7 +168,7 @@ def _looked_at(
 
     def read(number: int) -> np.ndarray | str:
         try:
-            views = predictor.preprocess.sample(videos.paths[number], arguments.clips, arguments.crops)
+            views = predictor.preprocess.sample(videos.video(number), arguments.clips, arguments.crops)
         except UserError as error:
             return str(error)
         return views.reshape(-1, *views.shape[2:])
@@ -193,15 +214,21 @@ def figures(answers: Sequence[Mapping[str, Any]], videos: LabelledVideos, places
     }
 
 
-def _verify(name: str, told: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Raises a UserError unless top1, as the card tells it (of 1, or published in percent), came out."""
-    expected = told["top1"] if "top1" in told else told["published_top1"] / 100
-    off = abs(results["top1"] - expected)
-    if off > told["tolerance"]:
-        raise UserError(
-            f"top1 of {name} is {results['top1']:.4f} and its card says {expected:.4f}, "
-            f"more than {told['tolerance']} apart; the card's protocol says how it was measured"
-        )
+def _verify(card: ModelCard, results: Mapping[str, Any]) -> None:
+    """Says so if the card's figures came out, be they shares of 1 or published in per cent.
+
+    Raises:
+      UserError: one did not.
+    """
+    assert card.verification is not None
+    tolerance = card.verification["tolerance"]
+    for name in ("top1", "top5"):
+        if name in card.metrics or f"published_{name}" in card.metrics:
+            expected = card.metrics[name] if name in card.metrics else card.metrics[f"published_{name}"] / 100
+            both = f"{name} of {card.name} is {results[name]:.4f} and its card says {expected:.4f}"
+            if abs(results[name] - expected) > tolerance:
+                raise UserError(f"{both}, more than {tolerance} apart; the card's protocol says how it was measured")
+            print(f"verified: {both}, no more than {tolerance} apart", file=sys.stderr)
 
 
 def _draw(

@@ -22,7 +22,7 @@ def make_optimizer(config: TrainConfig, shares: Mapping[str, float] | None = Non
     """
 
     def schedule(peak: float) -> optax.Schedule:
-        warmup = min(config.warmup_steps, max(1, config.steps // 4))
+        warmup = min(config.warmup_steps, config.steps // 4)
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps)
 
     if config.optimizer == "adamw":

@@ -4,6 +4,7 @@ A run lives in a folder of its own under runs/: config.json, checkpoints/, metri
 curves.png and whatever the task shows. `--resume` goes on from its last checkpoint, to the bit.
 """
 
+import contextlib
 import functools
 import math
 import signal
@@ -48,7 +49,7 @@ def train(config: TrainConfig, folder: Path) -> State:
     """
     sources = (open_dataset(config.dataset, split, **config.dataset_options) for split in ("train", "test"))
     task, data, held_out = TASKS[config.task](**config.task_options).prepared(*sources)
-    batches = loader.training_batches(data, config.batch_size, config.seed, config.sampler)
+    batches = loader.training_batches(data, config.batch_size, config.seed, config.sampler, config.workers)
 
     model = registry.create(config.model, seed=config.seed, **{"num_classes": data.num_classes} | config.options)
     for path, name in config.start.items():
@@ -62,6 +63,10 @@ def train(config: TrainConfig, folder: Path) -> State:
 
     _make_folder(config, folder)
     checkpoints, best = RunCheckpoints(folder / "checkpoints"), RunCheckpoints(folder / "best")
+    noted = [folder / "unreadable.txt", folder / "unreadable_test.txt"]
+    for source, file in zip((data, held_out), noted, strict=True):
+        if hasattr(source, "unreadable"):
+            source.unreadable.write_to(file)
     state, loader_state = checkpoints.restore(state)
     if loader_state is not None:
         batches.set_state(loader_state)
@@ -70,7 +75,8 @@ def train(config: TrainConfig, folder: Path) -> State:
     pending: list[dict[str, jax.Array]] = []
     shown: list[Path] = []
     clock, frames = time.monotonic(), 0
-    with run_log.RunLog(folder, first_step, config.steps) as log, StopRequest() as stop:
+    log = run_log.RunLog(folder, first_step, config.steps)
+    with contextlib.closing(batches), log, StopRequest() as stop:
         log.say(f"{config.model} on {config.dataset}: {_count(state['params']):,} parameters, run folder {folder}")
         for step in range(first_step + 1, config.steps + 1):
             batch = next(batches)
@@ -99,7 +105,6 @@ def train(config: TrainConfig, folder: Path) -> State:
                 averaged.eval()
                 shown = task.show(averaged, folder, step, jax.random.key(config.seed))
                 run_log.draw_curves(folder)
-                _note_unreadable(folder, data, held_out)
                 clock, frames = time.monotonic(), 0
                 if config.patience:
                     best_step, is_over = run_log.best_evaluation(folder, config.patience)
@@ -116,6 +121,8 @@ def train(config: TrainConfig, folder: Path) -> State:
     return state
 
 
+        for path in filter(Path.exists, noted):
+            log.say(f"passed over {len(path.read_text(encoding='utf-8').splitlines())} videos, which {path} names")
 def optimizer_for(config: TrainConfig, model: nnx.Module, data: Any) -> optax.GradientTransformation:
     """The config's optimizer, whose parts learn as fast as it says; `data` tells the shape of a batch."""
     item = data[0] if config.layer_decay < 1 else {}
@@ -232,12 +239,6 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
                 f"{config.batch_size} a batch); the last good checkpoint stays; try a smaller --learning-rate"
             )
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
-
-
-def _note_unreadable(folder: Path, *sources: Any) -> None:
-    told = {path: message for source in sources for path, message in getattr(source, "unreadable", {}).items()}
-    if told:
-        (folder / "unreadable.txt").write_text("".join(f"{message}\n" for message in told.values()), encoding="utf-8")
 
 
 def _frames(batch: loader.Batch) -> int:

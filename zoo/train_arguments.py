@@ -28,7 +28,7 @@ class Arguments:
     """Fine-tuning: the published model to start from, or what follows the model's name in it, such as kinetics400."""
     dataset: str | None = None
     """Another data set than the experiment's: digits, moving_digits, tfds:NAME, or labelled videos: folder:DIR,
-    csv:FILE, kinetics400; on these any architecture trains."""
+    csv:FILE, kinetics400, ucf101, imagenet; on these any architecture trains."""
     data: Path | None = None
     """Where the data set lies, if its name does not say so."""
     freeze: str | None = None
@@ -37,6 +37,8 @@ class Arguments:
     """Each layer's learning rate in units of that of the layer behind it."""
     sampler: str | None = None
     """How often classes are seen: instance (as often as they are), square_root, balanced."""
+    workers: int | None = None
+    """Processes that read and decode; what they give does not depend on how many there are. 0 is two threads."""
     patience: int | None = None
     """Evaluations without a smaller test loss after which training ends; the best one counts."""
     task_options: tuple[str, ...] = ()
@@ -74,8 +76,8 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     if arguments.model and arguments.dataset and is_labelled_videos(arguments.dataset):
         data = str(arguments.data) if arguments.data else None
         config = fine_tuning(arguments.model, arguments.dataset, arguments.init, data)
-    elif arguments.init or arguments.data:
-        raise UserError("--init and --data are for --model with --dataset folder:DIR, csv:FILE or kinetics400")
+    elif arguments.init:
+        raise UserError("--init is for --model with --dataset folder:DIR, csv:FILE, kinetics400 or the like")
     else:
         config = configs.experiment(name, arguments.preset)
     task_options = config.task_options | _task_options(config.task, arguments.task_options)
@@ -106,7 +108,7 @@ def _task_options(task: str, words: Sequence[str]) -> dict[str, float]:
 
 _FLAGS = {
     *("dataset", "steps", "batch_size", "learning_rate", "compute_dtype", "seed"),
-    *("freeze", "layer_decay", "sampler", "patience"),
+    *("freeze", "layer_decay", "sampler", "workers", "patience"),
 }
 
 

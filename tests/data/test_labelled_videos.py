@@ -104,3 +104,25 @@ def test_classes_are_found_among_a_models_labels():
     assert as_labels(["Air_drumming", "yoga"], ["yoga", "x", "air drumming"]) == [2, 0]
     with pytest.raises(UserError, match="no label for 2 of 3 classes: knitting, reading"):
         as_labels(["yoga", "knitting", "reading"], ["yoga"])
+
+
+def test_imagenet_as_published(tmp_path):
+    for part, synset, name in [
+        ("train", "n02119789", "n02119789_1.JPEG"),
+        ("train", "n01440764", "n01440764_18.JPEG"),
+        ("val", "n01440764", "ILSVRC2012_val_00000293.JPEG"),
+    ]:
+        touch(tmp_path / part / synset / name)
+    touch(tmp_path / "val" / "n01440764" / "notes.mp4")
+    videos = labelled_videos("imagenet", "test", tmp_path)
+    assert names(videos) == {("ILSVRC2012_val_00000293.JPEG", "n01440764")}
+    assert videos.classes == ("n01440764", "n02119789")
+    assert as_labels(videos.classes, ["tench", "kit fox"]) == [0, 1]
+    assert as_labels(["n02119789"], ["n01440764", "n02119789"]) == [1]
+    with pytest.raises(UserError, match="folders of 2 synsets and the model has 3 classes"):
+        as_labels(videos.classes, ["tench", "goldfish", "kit fox"])
+    with pytest.raises(UserError, match="say where imagenet lies with --data DIR"):
+        labelled_videos("imagenet", "test")
+    (tmp_path / "val" / "n02119789").mkdir()
+    with pytest.raises(UserError, match=r"the class folder .*n02119789 has no pictures"):
+        labelled_videos("imagenet", "test", tmp_path)

@@ -28,6 +28,7 @@ class TrainConfig:
       sampler: how often an epoch has the examples of a class: a name in `zoo.data.resampling.SAMPLERS`.
       freeze: the path of a part that stays as it is, or "trunk" for all but the head; batch statistics stay too.
       layer_decay: each layer's learning rate in units of that of the layer behind it.
+      workers: processes that make batches, which do not depend on their number; 0 makes them in two threads.
       patience: evaluations without a smaller test loss after which training ends; 0 for never. What is published is
         then of the best evaluation.
       evaluation_items: held-out items looked at in an evaluation.
@@ -55,6 +56,7 @@ class TrainConfig:
     freeze: str = ""
     layer_decay: float = 1.0
     patience: int = 0
+    workers: int = 0
     evaluation_items: int = 256
     log_every: int = 10
     evaluate_every: int = 100
@@ -71,6 +73,8 @@ class TrainConfig:
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"layer_decay is {self.layer_decay}; it must be above 0, and 1 at most")
 
+        if self.workers < 0:
+            raise UserError(f"workers is {self.workers}; it must be 0 or above")
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 

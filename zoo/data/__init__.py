@@ -7,7 +7,7 @@ from zoo import registry
 from zoo.data.boxed_digits import BoxedDigits
 from zoo.data.digit_motion import DigitMotion
 from zoo.data.digits import Digits
-from zoo.data.labelled_videos import KINETICS, is_labelled_videos
+from zoo.data.labelled_videos import PUBLISHED, is_labelled_videos
 from zoo.data.long_tail import LongTailedDigits
 from zoo.data.moving_digits import MovingDigits
 from zoo.data.real_clips import RealClips
@@ -30,7 +30,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
 def open_dataset(name: str, split: str, **options: Any) -> Any:
     """A random-access source of the "train" or "test" split: a name in `DATASETS`, `tfds:NAME`, or labelled videos.
 
-    The last are `folder:DIR`, `csv:FILE` or a Kinetics, as in `zoo.data.labelled_videos`.
+    The last are `folder:DIR`, `csv:FILE` or one of `PUBLISHED`, as in `zoo.data.labelled_videos`.
 
     Every source has `num_classes` and gives dicts of arrays: "image" or "video" in uint8, with "label" (an index) or
     "classes" (a count a class).
@@ -48,7 +48,7 @@ def open_dataset(name: str, split: str, **options: Any) -> Any:
     elif name in DATASETS:
         source = DATASETS[name]
     else:
-        raise registry.unknown("data set", name, [*DATASETS, *KINETICS, "tfds:NAME", "folder:DIR", "csv:FILE"])
+        raise registry.unknown("data set", name, [*DATASETS, *PUBLISHED, "tfds:NAME", "folder:DIR", "csv:FILE"])
     try:
         return source(split=split, **options)
     except TypeError as error:

@@ -1,11 +1,13 @@
-"""Lists of videos with their classes: class folders, CSV files, and Kinetics as it is published."""
+"""Lists of videos with their classes: class folders, CSV files, Kinetics and ImageNet as they are published."""
 
 import csv
 import dataclasses
 import hashlib
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import UserError
 from zoo.registry import unknown
@@ -13,18 +15,20 @@ from zoo.registry import unknown
 SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validate", "validation")}
 """What a data set may call its parts."""
 
-KINETICS = ("kinetics400", "kinetics600", "kinetics700")
+PUBLISHED = ("kinetics400", "kinetics600", "kinetics700", "imagenet", "ucf101")
 _SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".ogv", ".ts", ".webm", ".webp", ".wmv", ".y4m"),
 )
+_PICTURES = (".jpeg", ".jpg", ".png")
+_SYNSET = re.compile(r"n\d{8}")  # a class of ImageNet: a noun of WordNet, by its offset there
 _SHOWN = 5  # of many names in a message
 _HELD_OUT_EVERY = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledVideos:
-    """Videos and the class of each.
+    """Videos and the class of each; a picture is a video of one frame.
 
     Attributes:
       classes: names, in alphabetical order.
@@ -39,7 +43,11 @@ class LabelledVideos:
     snapshot: str
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
+
+    def video(self, number: int) -> Any:
+        """One of them, as `zoo.data.transforms.Preprocessing` takes it."""
+        return self.paths[number]
 
     def counts(self) -> list[int]:
         """How many videos each class has."""
@@ -52,17 +60,19 @@ class LabelledVideos:
 def is_labelled_videos(name: str) -> bool:
     """Whether `labelled_videos` knows what a data set's name means."""
     kind, _, place = name.partition(":")
-    return name in KINETICS or (kind in ("folder", "csv") and bool(place))
+    return name in PUBLISHED or (kind in ("folder", "csv") and bool(place))
 
 
 def labelled_videos(name: str, split: str, data: Path | None = None) -> LabelledVideos:
-    """The videos of `folder:DIR`, `csv:FILE`, `kinetics400`, `kinetics600` or `kinetics700`.
+    """The videos of `folder:DIR`, `csv:FILE`, `kinetics400`, `kinetics600`, `kinetics700`, `ucf101` or `imagenet`.
 
     A folder holds class folders, or a folder of such for each split ("train", "val" or the like). Without those every
     fifth video, by a hash of its name, is held out as "test". A CSV file has the columns path, label and, if there are
     splits, split; paths may be relative to it. Kinetics lies in `data`: the published CSV of a split (label,
     youtube_id, time_start, time_end, split), in `data` or its `annotations/`, beside videos called
-    `<youtube_id>_<start>_<end>.mp4` in `<split>/<label>/` or `<split>/`, or class folders without a CSV.
+    `<youtube_id>_<start>_<end>.mp4` in `<split>/<label>/` or `<split>/`, or class folders without a CSV. ImageNet's
+    pictures lie in `data` as `train/<synset>/*.JPEG` and `val/<synset>/*.JPEG`. UCF-101 is what tensorflow-datasets
+    makes of it, in `data` if that is given.
 
     Args:
       split: "train" or "test", or "all" of those.
@@ -75,11 +85,15 @@ def labelled_videos(name: str, split: str, data: Path | None = None) -> Labelled
         return _of_folder(Path(place), split)
     if kind == "csv" and place:
         return _of_csv(Path(place), split)
-    if name in KINETICS:
-        if data is None:
-            raise UserError(f"say where {name} lies with --data DIR")
-        return _of_kinetics(name, data, split)
-    raise unknown("set of labelled videos", name, ["folder:DIR", "csv:FILE", *KINETICS])
+    if name == "ucf101":
+        from zoo.data.tfds import ucf101  # tensorflow-datasets is slow to import, and not wanted elsewhere
+
+        return ucf101(split, data)
+    if name not in PUBLISHED:
+        raise unknown("set of labelled videos", name, ["folder:DIR", "csv:FILE", *PUBLISHED])
+    if data is None:
+        raise UserError(f"say where {name} lies with --data DIR")
+    return _of_folder(data, split, _PICTURES) if name == "imagenet" else _of_kinetics(name, data, split)
 
 
 def _collected(pairs: Sequence[tuple[Path, str]], what: str, classes: Sequence[str] | None = None) -> LabelledVideos:
@@ -94,12 +108,12 @@ def _collected(pairs: Sequence[tuple[Path, str]], what: str, classes: Sequence[s
     return LabelledVideos(tuple(classes), paths, tuple(numbers[label] for label in labels), snapshot)
 
 
-def _of_folder(folder: Path, split: str) -> LabelledVideos:
+def _of_folder(folder: Path, split: str, suffixes: Container[str] = _SUFFIXES) -> LabelledVideos:
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; check the path")
     parts = {part: found for part, names in SPLITS.items() if (found := _first_folder(folder, names))}
     if not parts:
-        pairs = list(_of_class_folders(folder))
+        pairs = list(_of_class_folders(folder, suffixes))
         classes = sorted({label for _, label in pairs})
         kept = [pair for pair in pairs if split in ("all", _side(pair[0].relative_to(folder)))]
         return _collected(kept, f"folder {folder.name}, split {split}", classes)
@@ -107,7 +121,7 @@ def _of_folder(folder: Path, split: str) -> LabelledVideos:
     if split != "all" and split not in parts:
         there = ", ".join(path.name for path in parts.values())
         raise UserError(f"{folder} has no folder for the split {split!r}; it has {there}")
-    pairs = [pair for part in wanted for pair in _of_class_folders(parts[part])]
+    pairs = [pair for part in wanted for pair in _of_class_folders(parts[part], suffixes)]
     # Every split knows all classes: a class without a video in one of them is still a class of the head.
     classes = sorted({entry.name for path in parts.values() for entry in _folders(path)})
     return _collected(pairs, f"folder {folder.name}, split {split}", classes)
@@ -126,14 +140,15 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _of_class_folders(folder: Path) -> Iterator[tuple[Path, str]]:
+def _of_class_folders(folder: Path, suffixes: Container[str] = _SUFFIXES) -> Iterator[tuple[Path, str]]:
     folders = _folders(folder)
     if not folders:
         raise UserError(f"{folder} has no class folders; it wants one folder a class, with its videos in it")
     for entry in folders:
-        videos = sorted(path for path in entry.iterdir() if path.suffix.lower() in _SUFFIXES)
+        videos = sorted(path for path in entry.iterdir() if path.suffix.lower() in suffixes)
         if not videos:
-            raise UserError(f"the class folder {entry} has no videos; fill it or take it away")
+            what = "videos" if suffixes is _SUFFIXES else "pictures"
+            raise UserError(f"the class folder {entry} has no {what}; fill it or take it away")
         yield from ((path, entry.name) for path in videos)
 
 
@@ -207,10 +222,17 @@ def _some(names: Sequence[str]) -> str:
 def as_labels(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
     """Of each class its place among a model's labels; underscores and capitals do not count.
 
+    ImageNet's classes are numbered by their synsets in order, so all synsets together stand for the labels.
+
     Raises:
-      UserError: classes that the model does not know.
+      UserError: classes that the model does not know, or only some of the synsets.
     """
     places = {_plain(label): number for number, label in enumerate(labels)}
+    if classes and all(_SYNSET.fullmatch(name) for name in classes) and not places.keys() & set(classes):
+        if len(classes) != len(labels):
+            told = f"there are folders of {len(classes)} synsets and the model has {len(labels)} classes"
+            raise UserError(f"{told}; only all of them in order tell which is which")
+        return list(range(len(labels)))
     strange = [name for name in classes if _plain(name) not in places]
     if strange:
         raise UserError(f"the model has no label for {len(strange)} of {len(classes)} classes: {_some(strange)}")

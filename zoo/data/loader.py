@@ -5,21 +5,25 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from zoo.data.resampling import epoch_of
 
 Batch = dict[str, np.ndarray]
 
 
-def training_batches(source: Any, batch_size: int, seed: int, sampler: str = "instance") -> grain.DatasetIterator:
+def training_batches(
+    source: Any, batch_size: int, seed: int, sampler: str = "instance", workers: int = 0
+) -> grain.DatasetIterator:
     """Endless shuffled batches of a random-access source of dicts of arrays; reshuffled every epoch.
 
     A source that has `draw(index, rng)` draws an example anew each time it comes: a random part of a video, mirrored or
     not. The iterator's `get_state()` and `set_state()` name the position exactly: the same state gives the same
-    batches.
+    batches, if there are as many workers. `close()` ends what runs beside this process.
 
     Args:
       sampler: a name in `zoo.data.resampling.SAMPLERS`; other ones than "instance" want a source with `labels`.
+      workers: processes that make the batches, which are the same whatever their number; 0 makes them in threads.
     """
     if sampler == "instance":
         indices = grain.MapDataset.range(len(source))
@@ -32,7 +36,10 @@ def training_batches(source: Any, batch_size: int, seed: int, sampler: str = "in
         items = indices.map(lambda index: source[int(index)])
     dataset = items.batch(batch_size, drop_remainder=True)
     # Two threads keep one batch ready while the step runs; more would take cores from the step itself.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * batch_size)))
+    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * batch_size))
+    if workers:
+        flags.FLAGS.mark_as_parsed()  # Grain hands its absl flags, of which none is set here, to the processes
+    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
 
 
 def evaluation_batches(source: Any, batch_size: int, num_items: int) -> Iterator[Batch]:

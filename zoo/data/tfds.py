@@ -1,14 +1,21 @@
-"""TensorFlow Datasets as a source like any other: `--dataset tfds:cifar10`.
+"""TensorFlow Datasets as a source like any other: `--dataset tfds:cifar10`, and UCF-101's videos.
 
 Reading a data set that is prepared as ArrayRecord needs no TensorFlow. Preparing one does for most builders, and some
 read only TFRecord: then the `tensorflow` extra helps.
 """
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.data.labelled_videos import LabelledVideos
+from zoo.data.stored import StoredVideo
 from zoo.errors import UserError
+
+_UCF101 = "ucf101_1"  # its first split, in the videos' own size
+_UCF101_RATE = 25.0  # frames a second of all its videos (Soomro et al. 2012, arXiv:1212.0402)
 
 
 class TensorFlowDataset:
@@ -30,12 +37,7 @@ class TensorFlowDataset:
             raise UserError(f"tfds:{name} has no image and label; it has {', '.join(features or ())}")
         self.num_classes = features["label"].num_classes
         self.size, self.channels = size, channels
-        try:
-            builder.download_and_prepare(file_format="array_record")
-        except ImportError as error:
-            raise UserError(f"preparing tfds:{name} needs TensorFlow: install jax-video-zoo[tensorflow]") from error
-        except OSError as error:
-            raise UserError(f"tfds:{name} cannot be fetched or prepared: {str(error).splitlines()[0]}") from error
+        _prepare(builder, f"tfds:{name}")
         self.items = builder.as_data_source(split=split)
 
     def __len__(self) -> int:
@@ -52,3 +54,51 @@ class TensorFlowDataset:
             "image": pixels.reshape(self.size, self.size, self.channels),
             "label": np.asarray(item["label"], np.int32),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFlowVideos(LabelledVideos):
+    """Videos of a data set that stores their frames; `paths` is empty."""
+
+    items: Any
+    frame_rate: float
+
+    def video(self, number: int) -> StoredVideo:
+        return StoredVideo(np.asarray(self.items[number]["video"]), self.frame_rate)
+
+
+def ucf101(split: str, data: Path | None = None) -> TensorFlowVideos:
+    """UCF-101's "train" or "test" videos by the first of its three splits; `data` is tensorflow-datasets' folder.
+
+    Raises:
+      UserError: another split, or the data set cannot be fetched or prepared.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.video import ucf101 as module
+
+    if split == "all":
+        raise UserError("ucf101 is looked at a split at a time: train or test")
+    try:
+        builder: Any = module.Ucf101(config=_UCF101, data_dir=data)
+    except ImportError as error:
+        raise UserError("ucf101 is described in TensorFlow's terms: install jax-video-zoo[tensorflow]") from error
+    _prepare(builder, "ucf101")
+    label = tfds.features.FeaturesDict({"label": builder.info.features["label"]})  # without decoding all the frames
+    raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    return TensorFlowVideos(
+        classes=tuple(builder.info.features["label"].names),
+        paths=(),
+        labels=tuple(int(label.deserialize_example_np(record)["label"]) for record in raw),
+        snapshot=f"{len(raw)} videos of tensorflow-datasets' ucf101/{_UCF101} {builder.version}, split {split}",
+        items=builder.as_data_source(split=split),
+        frame_rate=_UCF101_RATE,
+    )
+
+
+def _prepare(builder: Any, name: str) -> None:
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except ImportError as error:
+        raise UserError(f"preparing {name} needs {error.name}: install jax-video-zoo[tensorflow]") from error
+    except OSError as error:
+        raise UserError(f"{name} cannot be fetched or prepared: {str(error).splitlines()[0]}") from error

@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from zoo.data.decode import open_video
+from zoo.data.decode import VideoReader, open_video
 from zoo.data.sampling import clip_times, clips_to_cover
+from zoo.data.stored import StoredVideo
 from zoo.errors import UserError
 
 # Pillow's filters widen with the reduction (they are antialiased), so every stored pixel counts.
@@ -64,7 +64,7 @@ class Preprocessing:
         """Samples, resizes, crops and scales.
 
         Args:
-          video: what `open_video` takes, or uint8 RGB [T, H, W, 3] already at `frame_rate`.
+          video: what `opened` takes.
 
         Returns:
           float32 [clips, num_frames, crop, crop, 3].
@@ -89,13 +89,25 @@ class Preprocessing:
         Raises:
           UserError: as in a call.
         """
-        crops = functools.partial(self._crops, num_crops=num_crops)
+        sampling = {"num_frames": self.num_frames, "frame_rate": self.frame_rate}
+        with self.opened(video) as reader:
+            num_clips = num_clips or min(self.max_clips, clips_to_cover(reader.duration, **sampling))
+            times = clip_times(reader.duration, num_clips=num_clips, **sampling)
+            pixels = reader.frames_at(times.ravel(), each=functools.partial(self._crops, num_crops=num_crops))
+        return pixels.reshape(*times.shape, *pixels.shape[1:]).swapaxes(1, 2)
+
+    def opened(self, video: Any) -> VideoReader | StoredVideo:
+        """A video to read frames from: what `open_video` takes, uint8 RGB [T, H, W, 3] already at `frame_rate`, or
+        such frames at a rate of their own.
+
+        Raises:
+          UserError: as in a call.
+        """
+        if isinstance(video, StoredVideo):
+            return video
         if hasattr(video, "__array__"):
-            frames = _checked(np.asarray(video))
-            duration = len(frames) / self.frame_rate
-            return self._sample(duration, num_clips, lambda times: self._pick(frames, times, crops))
-        with open_video(video) as reader:
-            return self._sample(reader.duration, num_clips, lambda times: reader.frames_at(times, each=crops))
+            return StoredVideo(_checked(np.asarray(video)), self.frame_rate)
+        return open_video(video)
 
     def scale(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [..., 3] to what the model sees, float32."""
@@ -127,20 +139,6 @@ class Preprocessing:
         along = (0.5, shares) if width >= height else (shares, 0.5)
         corners = np.stack(np.broadcast_arrays(*(side * share for side, share in zip(spare, along, strict=True))), -1)
         return np.stack([pixels[y : y + self.crop, x : x + self.crop] for y, x in np.round(corners).astype(int)])
-
-    def _pick(self, frames: np.ndarray, times: np.ndarray, each: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """The frames of an array at these times, each resized once."""
-        indices, where = np.unique(np.round(times * self.frame_rate).astype(int), return_inverse=True)
-        return np.stack([each(np.ascontiguousarray(frames[index])) for index in indices])[where]
-
-    def _sample(
-        self, duration: float, num_clips: int | None, frames_at: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
-        sampling = {"num_frames": self.num_frames, "frame_rate": self.frame_rate}
-        num_clips = num_clips or min(self.max_clips, clips_to_cover(duration, **sampling))
-        times = clip_times(duration, num_clips=num_clips, **sampling)
-        pixels = frames_at(times.ravel())
-        return pixels.reshape(*times.shape, *pixels.shape[1:]).swapaxes(1, 2)
 
 
 def _between_pixels(frame: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,20 +1,19 @@
 """Clips of labelled videos for training: another part, size and side each time, or the middle one as it is."""
 
 import functools
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from zoo.data.decode import open_video
 from zoo.data.labelled_videos import labelled_videos
 from zoo.data.transforms import Preprocessing
+from zoo.data.unreadable import Unreadable
 from zoo.errors import UserError
 
 _LARGEST = 1.25  # times the short side that a card resizes to, in training (Simonyan and Zisserman 2015)
-_MOST_UNREADABLE = 0.01
 
 
 class VideoClips:
@@ -32,7 +31,6 @@ class VideoClips:
       classes: names.
       labels: int32 [N].
       counts: how many videos each class has.
-      unreadable: messages, one a video, by its path.
     """
 
     def __init__(self, name: str, split: str, *, preprocessing: Any, data: str | None = None, mirrored: bool = True):
@@ -42,42 +40,34 @@ class VideoClips:
         self.counts = self.videos.counts()
         self.preprocessing = Preprocessing(**preprocessing)
         self.mirrored = mirrored
-        self.unreadable: dict[Path, str] = {}
-        self._lock = threading.Lock()
+        self.unreadable = Unreadable(len(self.videos))
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self._read(index, lambda path: self.preprocessing.sample(path, num_clips=1)[0, 0])
+        return self._read(index, lambda video: self.preprocessing.sample(video, num_clips=1)[0, 0])
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A clip from anywhere in the video, at up to 1.25 times the card's size, cut out anywhere."""
-        return self._read(index, lambda path: self._drawn(path, rng))
+        seed = rng.integers(1 << 62)  # what stands in for an unreadable video does not depend on when that was noticed
+        return self._read(index, lambda video: self._drawn(video, np.random.default_rng(seed)))
 
-    def _read(self, index: int, read: Any) -> dict[str, np.ndarray]:
+    def _read(self, index: int, read: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
         for number in (*range(index, len(self)), *range(index)):
-            path = self.videos.paths[number]
-            if path in self.unreadable:
+            if number in self.unreadable.messages:
                 continue
             try:
-                return {"video": read(path), "label": self.labels[number]}
+                return {"video": read(self.videos.video(number)), "label": self.labels[number]}
             except UserError as error:
-                self._note(path, str(error))
-        raise UserError(f"none of {len(self)} videos can be read: {next(iter(self.unreadable.values()))}")
+                self.unreadable.add(number, str(error))
+        raise UserError(f"none of {len(self)} videos can be read: {next(iter(self.unreadable.messages.values()))}")
 
-    def _note(self, path: Path, message: str) -> None:
-        with self._lock:
-            self.unreadable[path] = message
-            if len(self.unreadable) > max(1, _MOST_UNREADABLE * len(self)):
-                told = "; ".join(self.unreadable.values())
-                raise UserError(f"{len(self.unreadable)} of {len(self)} videos cannot be read, more than 1%: {told}")
-
-    def _drawn(self, path: Path, rng: np.random.Generator) -> np.ndarray:
+    def _drawn(self, video: Any, rng: np.random.Generator) -> np.ndarray:
         sees = self.preprocessing
         mirror = self.mirrored and rng.random() < 0.5
         scale, place = rng.uniform(1, _LARGEST), rng.uniform(0, 1, 2)
-        with open_video(path) as reader:
+        with sees.opened(video) as reader:
             length = sees.num_frames / sees.frame_rate
             start = rng.uniform(0, max(0.0, reader.duration - length))
             times = np.minimum(start + np.arange(sees.num_frames) / sees.frame_rate, reader.duration)
