@@ -158,6 +158,8 @@ def test_an_interrupted_run_leaves_what_was_found(film: Path, finder: detector.D
         (["film.mkv", "--out", "out.xyz"], ".xyz is no format that is written here"),
         (["film.mkv", "--out", "no/out.mp4"], "there is no folder"),
         (["film.mkv", "--json", "no/out.json"], "there is no folder"),
+        (["film.mkv", "--out", "film.mkv"], "film.mkv would be written over what is read"),
+        (["film.mkv", "--json", "a", "--csv", "./a"], "a is to be written twice"),
         (["film.mkv", "--json", "a.json", "--threshold", "0"], "--threshold 0.0 is no score"),
         (["film.mkv", "--json", "a.json", "--tiles", "0"], "--tiles 0 is not possible"),
         (

@@ -135,6 +135,7 @@ def test_a_sheet_of_many_shots_of_a_tall_film(tmp_path: Path):
         (["film.mkv", "--format", "xml"], "the format 'xml' is not known"),
         (["film.mkv", "--sheet", "sheet.jpg"], "sheet.jpg is not named as"),
         (["film.mkv", "--out", "no/such/list.csv"], "there is no folder"),
+        (["film.mkv", "--out", "a.png", "--format", "csv", "--sheet", "a.png"], "a.png is to be written twice"),
         (["no.mkv"], "there is no file 'no.mkv'"),
         (["sound.mkv"], "no video stream"),
     ],

@@ -98,8 +98,7 @@ def _check(arguments: Arguments) -> None:
         from zoo.data.video_writer import check_format
 
         check_format(arguments.out)
-    for path in filter(None, (arguments.out, arguments.json, arguments.csv)):
-        output_files.check_writable(path)
+    output_files.check_outputs(arguments.file, [*filter(None, (arguments.out, arguments.json, arguments.csv))])
 
 
 def _labels(arguments: Arguments) -> list[str] | None:

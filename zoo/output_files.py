@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zoo.errors import UserError
@@ -30,6 +30,20 @@ def check_writable(path: Path) -> None:
         raise UserError(f"cannot write {path}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write {path}: the folder {folder} is not yours to write; name another")
+
+
+def check_outputs(source: str, paths: Sequence[Path]) -> None:
+    """Before long work is begun: that each of the files can be written, and over nothing that is needed.
+
+    Raises:
+      UserError: one cannot be written, is named twice, or is what `source` names, which is still being read then.
+    """
+    for index, path in enumerate(paths):
+        check_writable(path)
+        if path.exists() and os.path.exists(source) and path.samefile(source):  # a source may be an address
+            raise UserError(f"{path} would be written over what is read; give it another name")
+        if path.absolute() in [other.absolute() for other in paths[:index]]:
+            raise UserError(f"{path} is to be written twice; give each file a name of its own")
 
 
 @contextlib.contextmanager

@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
     sheet = arguments.sheet or output_files.free(Path(Path(arguments.file).stem + "-shots.png"))
     if sheet.suffix.lower() != ".png":
         raise UserError(f"the contact sheet is a PNG, which {sheet} is not named as; give --sheet NAME.png")
-    for path in filter(None, (arguments.out, sheet)):
-        output_files.check_writable(path)
+    output_files.check_outputs(arguments.file, [*filter(None, (arguments.out, sheet))])
 
     from zoo import shot_list  # after the mistakes that can be told without waiting for JAX
 
