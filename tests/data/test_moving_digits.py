@@ -1,12 +1,19 @@
 """Moving digits: motion by brute force, disjoint digits, and items that depend on their index alone."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from zoo.data import loader
+from zoo.data import digit_sheet, loader, open_dataset
 from zoo.data.digits import handwritten_digits
-from zoo.data.moving_digits import MovingDigits, bounce
+from zoo.data.moving_digits import MOVING_MNIST, TEST_SEQUENCES, TEST_SHA256, MovingDigits, bounce
+from zoo.errors import UserError
 
 
 @given(st.floats(0, 1), st.floats(-3, 3), st.integers(1, 30), st.floats(4, 20))
@@ -76,3 +83,64 @@ def test_an_evaluation_sees_each_item_once_in_batches_of_one_shape():
     assert [batch["weight"].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 1, 0]]
     videos = np.concatenate([batch["video"] for batch in batches])[:7]
     assert all((video == source[i]["video"]).all() for i, video in enumerate(videos))
+
+
+@pytest.fixture
+def a_sheet(monkeypatch):
+    """A sheet whose digits are all alike but for their number, in place of the one out of a package."""
+    numbers = np.arange(5000).reshape(50, 100)
+    made = np.kron(numbers % 250 + 1, np.ones((20, 20))).astype(np.uint8)
+    monkeypatch.setattr(digit_sheet, "sheet", lambda: made)
+    digit_sheet.sheet_digits.cache_clear()
+    yield
+    digit_sheet.sheet_digits.cache_clear()
+
+
+def test_the_sheet_s_digits_are_split_and_framed(a_sheet):
+    (train, train_labels), (test, test_labels) = map(digit_sheet.sheet_digits, ("train", "test"))
+    assert (train.shape, test.shape) == ((4000, 28, 28), (1000, 28, 28))
+    numbers = np.arange(5000)
+    for images, labels, held_out in ((train, train_labels, False), (test, test_labels, True)):
+        of = numbers[(numbers % 5 == 0) == held_out]
+        np.testing.assert_array_equal(images[:, 4, 4], of % 250 + 1)
+        np.testing.assert_array_equal(labels, of // 500)
+        assert not images[:, :4].any()
+        assert not images[:, :, 24:].any()
+        assert (images[:, 4:24, 4:24] == images[:, 4:5, 4:5]).all()
+
+
+def test_the_protocol_of_moving_mnist(a_sheet):
+    """Two squares of 20x20 that move 3.6 pixels a step, from wall to wall of their boxes' room of 36."""
+    source = open_dataset("moving_digits", "test", **MOVING_MNIST)
+    for index in range(20):
+        item = source[index]
+        assert item["video"].shape == (20, 64, 64, 1)
+        assert item["classes"].sum() == 2
+    alone = MovingDigits("test", **MOVING_MNIST | {"min_digits": 1, "max_digits": 1})
+    for index in range(20):
+        video = alone[index]["video"][..., 0]
+        corners = np.array([np.argwhere(frame)[0] for frame in video])
+        assert corners.min() >= 4
+        assert corners.max() <= 40
+        # A wall is ten steps away from the other, so somewhere three steps go straight; places are whole pixels.
+        farthest = np.hypot(*(corners[3:] - corners[:-3]).T).max()
+        assert abs(farthest - 3 * 3.6) < 1.5
+
+
+def test_other_digits_are_told():
+    with pytest.raises(UserError, match="moving_digits has no digits 'mnist'; it has uci, opencv"):
+        open_dataset("moving_digits", "test", digits="mnist")
+
+
+@pytest.mark.slow
+def test_the_test_set_is_the_one_that_is_stated(monkeypatch):
+    with Image.open(Path(os.environ["ZOO_REAL_CLIPS"]) / "digits.png") as image:
+        whole = np.asarray(image.convert("L"))
+    monkeypatch.setattr(digit_sheet, "sheet", lambda: whole)
+    digit_sheet.sheet_digits.cache_clear()
+    source = open_dataset("moving_digits", "test", **MOVING_MNIST)
+    digest = hashlib.sha256()
+    for index in range(TEST_SEQUENCES):
+        digest.update(source[index]["video"].tobytes())
+    digit_sheet.sheet_digits.cache_clear()
+    assert digest.hexdigest() == TEST_SHA256
