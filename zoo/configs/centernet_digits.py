@@ -14,13 +14,13 @@ PRESETS = {
         options={"batch_norm": True},
         task="detection",
         dataset="boxed_digits",
-        steps=800,
+        steps=2000,
         batch_size=32,
         learning_rate=2e-3,
         weight_decay=1e-4,
         clip_norm=10.0,
-        evaluation_items=256,
-        evaluate_every=200,
-        checkpoint_every=200,
+        evaluation_items=512,
+        evaluate_every=250,
+        checkpoint_every=250,
     )
 }

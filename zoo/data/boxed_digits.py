@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from zoo.data.digits import NUM_CLASSES, handwritten_digits
-from zoo.data.moving_digits import bounce
+from zoo.data.moving_digits import wander
 
 _INK = 48  # grey from which on a pixel is the digit's
+_SPEED = (1.0, 3.0)  # in 64ths of the frame a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,9 @@ class BoxedDigits:
         side = self.size // 3
         images, labels = handwritten_digits(self.split, side)
         rng = np.random.default_rng([self.seed, self.split == "test", clip])
-        room = self.size - side
         while True:
             chosen = rng.integers(len(images), size=rng.integers(1, self.max_digits + 1))
-            start = rng.uniform(0, 2 * room, (len(chosen), 2))
-            angle = rng.uniform(0, 2 * np.pi, len(chosen))
-            speed = rng.uniform(1, 3, len(chosen)) * (self.size / 64)
-            velocity = (speed * np.stack([np.sin(angle), np.cos(angle)])).T
-            paths = np.round(bounce(start, velocity, self.num_frames, room)).astype(int)
+            paths = wander(rng, len(chosen), self.num_frames, self.size, side, _SPEED)
             if not _hidden(paths, side):
                 break
         image = np.zeros((self.size, self.size), np.uint8)

@@ -41,6 +41,23 @@ def bounce(start: np.ndarray, velocity: np.ndarray, num_frames: int, room: float
     return room - np.abs((start + velocity * time) % (2 * room) - room)
 
 
+def wander(
+    rng: np.random.Generator, count: int, num_frames: int, size: int, box: int, speed: tuple[float, float]
+) -> np.ndarray:
+    """Upper left corners (y, x) of boxes that start anywhere in a frame and bounce: int `[num_frames, count, 2]`.
+
+    Args:
+      size, box: pixels of the frame's and of the boxes' sides.
+      speed: least and greatest, in 64ths of the frame a step, in any direction.
+    """
+    room = size - box
+    start = rng.uniform(0, 2 * room, (count, 2))
+    angle = rng.uniform(0, 2 * np.pi, count)
+    length = rng.uniform(*speed, count) * (size / 64)
+    velocity = (length * np.stack([np.sin(angle), np.cos(angle)])).T
+    return np.round(bounce(start, velocity, num_frames, room)).astype(int)
+
+
 @dataclasses.dataclass(frozen=True)
 class MovingDigits:
     """Random-access source of clips: item i depends on (seed, split, i) alone.
@@ -82,12 +99,7 @@ class MovingDigits:
         box = images.shape[-1]
         rng = np.random.default_rng([self.seed, self.split == "test", index])
         chosen = rng.integers(len(images), size=rng.integers(self.min_digits, self.max_digits + 1, 2).min())
-        room = self.size - box
-        start = rng.uniform(0, 2 * room, (len(chosen), 2))
-        angle = rng.uniform(0, 2 * np.pi, len(chosen))
-        speed = rng.uniform(*self.speed, len(chosen)) * (self.size / 64)
-        velocity = (speed * np.stack([np.sin(angle), np.cos(angle)])).T
-        corners = np.round(bounce(start, velocity, self.num_frames, room)).astype(int)
+        corners = wander(rng, len(chosen), self.num_frames, self.size, box, self.speed)
 
         video = np.zeros((self.num_frames, self.size, self.size, 1), np.uint8)
         for digit, path in zip(chosen, corners.swapaxes(0, 1), strict=True):
