@@ -17,6 +17,7 @@ from zoo import command_line, output_files, registry
 from zoo.errors import UserError
 
 _PERSON = "person"
+_UNCOUNTED = 8  # frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +67,15 @@ def main(argv: list[str]) -> None:
 
     rows: list[Row] = []
     counts = {"frames": 0, "frame_rate": 0.0, "height": 0, "width": 0}
+    pace = _Pace()
     with _terminated_like_interrupted(), open_video(arguments.file) as reader:
         counts |= {"frame_rate": reader.frame_rate, "height": reader.height, "width": reader.width}
-        begun = time.monotonic()
         try:
-            _detect(arguments, reader, rows, counts)
+            _detect(arguments, reader, rows, counts, pace)
         finally:  # an interruption leaves what was found so far
             _write_tables(arguments, rows, counts)
-            rate = counts["frames"] / max(1e-9, time.monotonic() - begun)
             wrote = ", ".join(str(path) for path in (arguments.out, arguments.json, arguments.csv) if path)
-            print(f"{counts['frames']} frames, {rate:.1f} a second, {_told(rows)}; wrote {wrote}", file=sys.stderr)
+            print(f"{counts['frames']} frames, {pace}, {_told(rows)}; wrote {wrote}", file=sys.stderr)
 
 
 def _check(arguments: Arguments) -> None:
@@ -119,7 +119,24 @@ def _terminated_like_interrupted():
         signal.signal(signal.SIGTERM, before)
 
 
-def _detect(arguments: Arguments, reader: Any, rows: list[Row], counts: dict[str, Any]) -> None:
+class _Pace:
+    """How many frames a second, without the first ones, which wait for the compiler."""
+
+    def __init__(self) -> None:
+        self._frames, self._begun = -_UNCOUNTED, 0.0
+
+    def frame(self) -> None:
+        self._frames += 1
+        if not self._frames:
+            self._begun = time.monotonic()
+
+    def __str__(self) -> str:
+        if self._frames <= 0:
+            return "too few to tell a pace"
+        return f"{self._frames / (time.monotonic() - self._begun):.1f} a second"
+
+
+def _detect(arguments: Arguments, reader: Any, rows: list[Row], counts: dict[str, Any], pace: _Pace) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -131,12 +148,12 @@ def _detect(arguments: Arguments, reader: Any, rows: list[Row], counts: dict[str
     if arguments.tiles is not None:
         detector.preprocess = dataclasses.replace(detector.preprocess, tiles=arguments.tiles)
     labels = _labels(arguments)
-    columns = (BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (BarColumn(), TextColumn("{task.fields[pace]}"), TimeRemainingColumn())
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(VideoWriter(arguments.out, reader.sound())) if arguments.out else None
-        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
-        reading = bar.add_task("", total=reader.duration, rate="")
-        begun = time.monotonic()
+        console = Console(stderr=True)
+        bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
+        reading = bar.add_task("", total=reader.duration, pace=pace)
         for seconds, frame, found in detector.follow(reader, arguments.threshold):
             names = [detector.labels[number] for number in found.classes]
             kept = [index for index, name in enumerate(names) if labels is None or name in labels]
@@ -147,8 +164,8 @@ def _detect(arguments: Arguments, reader: Any, rows: list[Row], counts: dict[str
             if writer is not None:
                 _draw(writer, seconds, frame, names, scores, boxes, tracks, joints)
             counts["frames"] += 1
-            rate = f"{counts['frames'] / max(1e-9, time.monotonic() - begun):.1f} frames/s"
-            bar.update(reading, completed=seconds, rate=rate)
+            pace.frame()
+            bar.update(reading, completed=seconds)
 
 
 def _joints(finder: Any, frame: Any, boxes: Any, names: list[str]) -> Any:

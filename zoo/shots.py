@@ -79,7 +79,8 @@ def _find(arguments: Arguments, reader: Any) -> Any:
     from zoo.shot_list import ShotList
 
     detector = load(arguments.model)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         reading = bar.add_task("finding shots", total=reader.duration)
         known = detector.transitions(reader, lambda seconds: bar.update(reading, completed=seconds))
         bar.update(reading, completed=reader.duration)
