@@ -100,7 +100,7 @@ def train(config: TrainConfig, folder: Path) -> State:
                 log.say(f"stopped at step {step}, all saved; go on with: {_resume_command(config, folder)}")
                 raise SystemExit(128 + stop.requested)
             if step % config.evaluate_every == 0 or last:
-                log.write(step, "test", _evaluate(config, evaluate_step, state, held_out))
+                log.write(step, "test", _evaluate(config, task, evaluate_step, state, held_out))
                 averaged = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
                 averaged.eval()
                 shown = task.show(averaged, folder, step, jax.random.key(config.seed))
@@ -199,30 +199,37 @@ def make_train_step(
 
 
 def make_evaluate_step(task: Task, graph: nnx.GraphDef, random: nnx.State):
-    """For each figure its sum over a held-out batch under the averaged parameters, and how many items that is of."""
+    """For each figure its sum over a held-out batch under the averaged parameters, and how many items that is of.
+
+    Beside them what the task wants of all items together.
+    """
 
     @jax.jit
-    def evaluate_step(params, batch_stats, batch: loader.Batch, key: jax.Array) -> dict[str, tuple[jax.Array, ...]]:
+    def evaluate_step(params, batch_stats, batch: loader.Batch, key: jax.Array) -> tuple[dict[str, Any], Any]:
         model = nnx.merge(graph, params, batch_stats, random, copy=True)
         model.eval()
         weight = batch["weight"]
         sums = {}
-        for name, figure in task.evaluate(model, batch, key).items():
+        for name, figure in figures.items():
             values, concerned = figure if isinstance(figure, tuple) else (figure, 1.0)
             sums[name] = jnp.sum(values * weight * concerned), jnp.sum(weight * concerned)
-        return sums
+        return sums, answers
 
     return evaluate_step
 
 
-def _evaluate(config: TrainConfig, evaluate_step, state: State, held_out: Any) -> dict[str, float]:
-    """Mean figures over the held-out items: the same items and the same noise every time."""
+def _evaluate(config: TrainConfig, task: Any, evaluate_step, state: State, held_out: Any) -> dict[str, float]:
+    """Mean figures over the held-out items, and those of all of them: the same items and noise every time."""
     sums: dict[str, tuple[jax.Array, ...]] = {}
     for i, batch in enumerate(loader.evaluation_batches(held_out, config.batch_size, config.evaluation_items)):
         key = jax.random.fold_in(jax.random.key(config.seed), i)
-        figures = evaluate_step(state["average"], state["batch_stats"], batch, key)
+        figures, its_answers = evaluate_step(state["average"], state["batch_stats"], batch, key)
         sums = jax.tree.map(jnp.add, sums, figures) if sums else figures
-    return {name: float(total) / float(items) for name, (total, items) in sums.items() if items > 0}
+        answers.append(jax.tree.map(lambda values, counts=batch["weight"] > 0: np.asarray(values)[counts], its_answers))
+    means = {name: float(total) / float(items) for name, (total, items) in sums.items() if items > 0}
+    if answers[0] is None:
+        return means
+    return means | task.over_all(jax.tree.map(lambda *parts: np.concatenate(parts), *answers))
 
 
 def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config: TrainConfig) -> dict[str, float]:
@@ -230,6 +237,8 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
 
     Raises:
       UserError: a loss is not a number; it names the first such step and its batch. Nothing was saved since.
+        figures = dict(task.evaluate(model, batch, key))
+        answers = figures.pop("answers", None)
     """
     rows = jax.device_get(pending)
     for step, row in enumerate(rows, last_step - len(rows) + 1):
@@ -242,6 +251,7 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
 
 
 def _frames(batch: loader.Batch) -> int:
+    answers = []
     if "video" in batch:
         return math.prod(batch["video"].shape[:2])
     return len(next(iter(batch.values())))

@@ -80,6 +80,9 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
         raise UserError("--init is for --model with --dataset folder:DIR, csv:FILE, kinetics400 or the like")
     else:
         config = configs.experiment(name, arguments.preset)
+        if arguments.data:
+            lies = config.dataset_options | {"data": str(arguments.data)}
+            config = dataclasses.replace(config, dataset_options=lies)
     task_options = config.task_options | _task_options(config.task, arguments.task_options)
     config = dataclasses.replace(config, task_options=task_options, **given)
     if arguments.config and arguments.model not in (None, config.model):

@@ -29,14 +29,16 @@ class YouTube8M:
     `train*.tfrecord` and `validate*.tfrecord`, in `data`.
 
     Raises:
-      UserError: the folder has no such files, or one is damaged or of another kind.
+      UserError: no folder is given, or it has no such files, or one is damaged or of another kind.
     """
 
     num_classes: ClassVar[int] = 3862
 
-    def __init__(self, split: str, *, data: str, num_frames: int = 300):
+    def __init__(self, split: str, *, data: str | None = None, num_frames: int = 300):
         if split not in _SPLITS:
             raise UserError(f"youtube8m has no split {split!r}; it has {', '.join(_SPLITS)}")
+        if data is None:
+            raise UserError("say where youtube8m lies with --data DIR")
         self.num_frames = num_frames
         paths = list(tfrecord.paths_of(Path(data), _SPLITS[split]))
         if not paths:

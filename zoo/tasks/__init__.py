@@ -32,7 +32,11 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nnx.Module, batch: Batch, key: jax.Array) -> dict[str, Any]:
-        """Figures of each item of a held-out batch, each `[B]`, or such and a bool `[B]`: which items they concern."""
+        """Figures of each item of a held-out batch, each `[B]`, or such and a bool `[B]`: which items they concern.
+
+        Under "answers" there may be a tree of arrays `[B, ...]`; of those of all items `over_all(answers)` makes a dict
+        of further figures.
+        """
         ...
 
     def show(self, model: nnx.Module, folder: Any, step: int, key: jax.Array) -> list[Any]:

@@ -7,15 +7,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+
+from zoo.metrics.tagging import global_average_precision
 
 _TOP = 20  # answers a video that YouTube-8M's figures look at
 
 
 @dataclasses.dataclass(frozen=True)
 class Tagging:
-    """Binary cross-entropy of every label, summed; the figures are hit@1 and the precision at as many as there are.
+    """Binary cross-entropy of every label, summed; the figures are those of YouTube-8M.
+
+    Of each video hit@1 and the precision at as many labels as it has, of all together the global average precision.
 
     A batch is `{"features": float [B, T, F], "frames": int [B], "classes": 0 or 1 [B, labels]}`.
     """
@@ -40,7 +45,15 @@ class Tagging:
         among = jnp.arange(order.shape[-1]) < count[:, None]
         right = (jnp.take_along_axis(classes, order, axis=-1) * among).sum(-1)
         precision = right / jnp.maximum(1, jnp.minimum(count, _TOP))
-        return {"loss": loss, "hit1": _hit(logits, classes), "precision": (precision, count > 0)}
+        best = {
+            "probabilities": jax.nn.sigmoid(jnp.take_along_axis(logits, order, axis=-1)),
+            "right": jnp.take_along_axis(classes, order, axis=-1),
+            "wanted": count,
+        }
+        return {"loss": loss, "hit1": _hit(logits, classes), "precision": (precision, count > 0), "answers": best}
+
+    def over_all(self, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return {"gap": global_average_precision(**answers)}
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         return []
