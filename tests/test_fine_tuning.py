@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -141,7 +141,7 @@ def test_a_broken_clip_is_named_and_passed_over(folder):
 
 @pytest.mark.slow
 def test_processes_give_the_batches_that_threads_give_and_share_what_they_cannot_read(folder):
-    def batches(workers: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(workers: int) -> Any:
         source = open_dataset(f"folder:{folder}", "train", preprocessing=tiny.PREPROCESSING)
         source.unreadable.write_to(Path(f"unreadable_{workers}.txt"))
         return loader.training_batches(source, 3, seed=0, workers=workers)
@@ -152,15 +152,29 @@ def test_processes_give_the_batches_that_threads_give_and_share_what_they_cannot
             np.testing.assert_equal(found, expected)
             position = processes.get_state()
         expected = next(threads)
-    with contextlib.closing(batches(2)) as processes:
-        processes.set_state(position)
-        np.testing.assert_equal(next(processes), expected)
     noted = Path("unreadable_2.txt").read_text()
     assert noted == Path("unreadable_0.txt").read_text()
     assert noted.count("\n") == 1
-    (folder / "train" / "yellow" / "0.mkv").write_bytes(b"")
-    with contextlib.closing(batches(2)) as processes, pytest.raises(UserError, match="2 of 12 videos cannot be read"):
-        list(itertools.islice(processes, 9))
+    with contextlib.closing(batches(2)) as processes:
+        processes.set_state(position)
+        np.testing.assert_equal(next(processes), expected)
+        for number in range(6):
+            (folder / "train" / "yellow" / f"{number}.mkv").write_bytes(b"")
+        with pytest.raises(UserError, match=r"of 12 videos cannot be read, more than 1%: unreadable_2\.txt names"):
+            list(itertools.islice(processes, 20))
+
+
+def test_a_run_does_not_go_on_with_another_number_of_classes(folder):
+    done = run(folder, "--init", "colours", "--steps", "3")
+    config = json.loads((done / "config.json").read_text())
+    (done / "config.json").write_text(json.dumps(config | {"steps": 6}))
+    for split in ("train", "val"):
+        (folder / split / "magenta").mkdir()
+        (folder / split / "magenta" / "0.mkv").write_bytes((folder / split / "cyan" / "0.mkv").read_bytes())
+    with pytest.raises(UserError) as told:
+        train.main(["--model", "tiny", "--resume", str(done)])
+    assert "['params']['layers'][1]['kernel'].value is (5, 2), not (5, 3)" in str(told.value)
+    assert "has the data set as many classes as when the run was begun?" in str(told.value)
 
 
 @pytest.mark.parametrize(

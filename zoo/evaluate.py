@@ -270,7 +270,8 @@ def _draw(
 
 
 def _print(arguments: Arguments, results: Mapping[str, Any], out: Path) -> None:
-    table = Table(title=f"{arguments.model} on {results['snapshot']}", title_justify="left")
+    print(f"{arguments.model} on {results['snapshot']}")
+    table = Table()
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in results.items():

@@ -48,7 +48,11 @@ class RunCheckpoints:
             self.checkpointer.wait()
 
     def restore(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """The last checkpoint's state, placed as `state` is, and its loader's; (state, None) if there is none."""
+        """The last checkpoint's state, placed as `state` is, and its loader's; (state, None) if there is none.
+
+        Raises:
+          UserError: it is of another network, such as one for another number of classes; all that differs is told.
+        """
         latest = self.checkpointer.latest
         if latest is None:
             return state, None
@@ -56,9 +60,22 @@ class RunCheckpoints:
             name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding)
             for name, value in _by_path(state).items()
         }
+        stored: Any = self.checkpointer.metadata(latest.step)
+        self._check_fits({name: value.shape for name, value in abstract.items()}, stored.metadata)
         loaded = self.checkpointer.load(latest.step, abstract)
-        metadata: Any = self.checkpointer.metadata(latest.step).custom_metadata
-        return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), metadata["loader"]
+        loader_state = stored.custom_metadata["loader"]
+        return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), loader_state
+
+    def _check_fits(self, wanted: dict[str, tuple[int, ...]], stored: dict[str, Any]) -> None:
+        missing = [name for name in wanted if name not in stored]
+        extra = [name for name in stored if name not in wanted]
+        both = [(name, stored[name].shape, shape) for name, shape in wanted.items() if name in stored]
+        misshapen = [f"{name} is {found}, not {shape}" for name, found, shape in both if found != shape]
+        problems = {"missing": missing, "unknown": extra, "wrong shape": misshapen}
+        if any(problems.values()):
+            told = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+            way_out = "has the data set as many classes as when the run was begun?"
+            raise UserError(f"the checkpoint in {self.folder} does not fit this network; {told}; {way_out}")
 
     @contextlib.contextmanager
     def _told_plainly(self) -> Iterator[None]:

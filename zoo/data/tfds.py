@@ -4,7 +4,9 @@ Reading a data set that is prepared as ArrayRecord needs no TensorFlow. Preparin
 read only TFRecord: then the `tensorflow` extra helps.
 """
 
+import contextlib
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +81,12 @@ def ucf101(split: str, data: Path | None = None) -> TensorFlowVideos:
     if split == "all":
         raise UserError("ucf101 is looked at a split at a time: train or test")
     try:
-        builder: Any = module.Ucf101(config=_UCF101, data_dir=data)
+        with contextlib.redirect_stdout(io.StringIO()):  # five lines where TensorFlow is missing
+            builder: Any = module.Ucf101(config=_UCF101, data_dir=data)
     except ImportError as error:
         raise UserError("ucf101 is described in TensorFlow's terms: install jax-video-zoo[tensorflow]") from error
     _prepare(builder, "ucf101")
-    label = tfds.features.FeaturesDict({"label": builder.info.features["label"]})  # without decoding all the frames
+    label: Any = tfds.features.FeaturesDict({"label": builder.info.features["label"]})  # no frame is decoded
     raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     return TensorFlowVideos(
         classes=tuple(builder.info.features["label"].names),
