@@ -19,7 +19,7 @@ from tests.convert.test_pytorch import Storage, tensor, write
 from tests.golden import drawn
 from zoo import hub, kernels
 from zoo.convert import __main__ as command
-from zoo.convert import mobilenet_v2, resnet, resnet_3d, s3d, slowfast, x3d
+from zoo.convert import mobilenet_v2, movinet, resnet, resnet_3d, s3d, slowfast, x3d
 from zoo.errors import UserError
 from zoo.models.inception import BLOCKS
 from zoo.models.slowfast import DEPTHS, slow_frames
@@ -112,6 +112,18 @@ def of_slowfast(model: Any, x: jax.Array) -> Layers:
     return given
 
 
+def of_movinet(model: Any, x: jax.Array) -> Layers:
+    """The base form layer by layer, and the stream form over a whole clip."""
+    given = {"conv1": model.act(model.stem(x))}
+    x, state = given["conv1"], model.initial_state(len(x), x.dtype, x.shape[2])
+    levels = movinet._LEVELS[len(model.blocks)]
+    names = [f"b{number}_l{repeat}" for number, level in enumerate(levels) for repeat in range(len(level.windows))]
+    for name, block, before in zip(names, model.blocks, state["blocks"], strict=True):
+        x = block.along(x, before, state["seen"])[0] if model.is_causal else block(x)
+        given[f"blocks.{name}"] = x
+    return given | {"conv7": model.act(model.project(x))}
+
+
 class Case(NamedTuple):
     layout: Any
     shape: tuple[int, ...]
@@ -130,11 +142,14 @@ CASES = {
     "x3d_xs": Case(x3d, (2, 4, 64, 96, 3), of_x3d, (3, 2, 2)),
     "slow_r50": Case(slowfast, (2, 4, 64, 96, 3), of_slow, (3, 2, 2)),
     "slowfast_r50": Case(slowfast, (2, 16, 64, 64, 3), of_slowfast, ((3, 2, 2), (15, 2, 2))),
+    "movinet_a0": Case(movinet, (2, 6, 48, 48, 3), of_movinet),
+    "movinet_a0_stream": Case(movinet, (2, 6, 48, 48, 3), of_movinet),
 }
 
 
-def abstract(arch: str) -> nnx.Module:
-    return nnx.eval_shape(lambda: zoo.create(arch))
+def abstract(name: str) -> nnx.Module:
+    arch = name.removesuffix("_stream")
+    return nnx.eval_shape(lambda: zoo.create(arch, **({} if arch == name else {"stream": True})))
 
 
 def drawn_network(arch: str) -> Any:

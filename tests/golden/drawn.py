@@ -18,7 +18,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         array = draw.uniform(0.5, 1.5, shape)
     else:
         array = draw.standard_normal(shape) * 0.2
-    return array.astype(np.float32)
+    return np.asarray(array, np.float32)
 
 
 def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
-"""What the original networks make of drawn weights: torchvision 0.29.1 and PyTorchVideo 0.1.5, in float64.
+"""What the original networks make of drawn weights: torchvision, PyTorchVideo and MoViNet-pytorch, in float64.
 
     python -m tests.golden.make_networks [NAME ...]
 
 Runs in an environment of its own, Python 3.11 with torch 2.14.1, torchvision 0.29.1, and pytorchvideo 0.1.5, fvcore and
-iopath without what they require for reading videos; it knows no JAX. Writes networks/<name>.npz:
+iopath without what they require for reading videos; for MoViNet einops and github.com/Atze00/MoViNet-pytorch at commit
+c2d1edf; it knows no JAX. Writes networks/<name>.npz:
 
     state_dict                names and shapes of the network's tensors, as JSON, without the counters of batches
     eval_logits               of the clip in `CASES`, in evaluation; X3D's are the probabilities that it ends with
@@ -39,6 +40,8 @@ CASES = {
     "x3d_xs": (2, 4, 64, 96, 3),
     "slow_r50": (2, 4, 64, 96, 3),
     "slowfast_r50": (2, 16, 64, 64, 3),
+    "movinet_a0": (2, 6, 48, 48, 3),
+    "movinet_a0_stream": (2, 6, 48, 48, 3),
 }
 # What the published figures are measured on.
 CLIPS = {
@@ -69,6 +72,8 @@ LAYERS = {
     "x3d_xs": r"blocks\.0|blocks\.\d\.res_blocks\.\d+|blocks\.5\.pool",
     "slow_r50": r"blocks\.0|blocks\.\d\.res_blocks\.\d+",
     "slowfast_r50": r"blocks\.[0-4]",
+    "movinet_a0": r"conv1|blocks\.b\d_l\d|conv7",
+    "movinet_a0_stream": r"conv1|blocks\.b\d_l\d|conv7",
 }
 
 
@@ -77,6 +82,12 @@ def original(name: str) -> nn.Module:
         return getattr(torchvision.models.video, name)()
     if name in ("resnet18", "resnet50", "mobilenet_v2"):
         return getattr(torchvision.models, name)()
+    if name.startswith("movinet"):
+        from movinets import MoViNet
+        from movinets.config import _C
+
+        config, stream = getattr(_C.MODEL, f"MoViNet{name[8:10].upper()}"), name.endswith("stream")
+        return MoViNet(config, causal=stream, conv_type="2plus1d" if stream else "3d", tf_like=True)
     from pytorchvideo.models import hub
 
     return getattr(hub, name)()
@@ -114,7 +125,8 @@ def pathways(clip: torch.Tensor) -> list[torch.Tensor]:
 
 def run(name: str) -> dict[str, np.ndarray]:
     network = build(name).double()
-    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items() if value.dim()}
+    state = network.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
     results = {"state_dict": np.array(json.dumps(shapes))}
     clip = torch.from_numpy(drawn.clips(CASES[name])).double().movedim(-1, 1)
     for mode in ("eval", "train"):
@@ -124,6 +136,8 @@ def run(name: str) -> dict[str, np.ndarray]:
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.eval()
+        if name.startswith("movinet"):
+            network.clean_activation_buffers()
         hooks = []
         for path, module in layers_of(name, network).items():
 

@@ -1,4 +1,4 @@
-"""`zoo convert FILE --to ARCH --out DIR`: foreign weights to a checkpoint of ours."""
+"""`zoo convert FILE --to NAME --out DIR`: foreign weights to a checkpoint of ours."""
 
 import dataclasses
 import importlib
@@ -19,7 +19,7 @@ class Arguments:
     file: Annotated[Path, Positional]
     """The foreign weights; nothing that they hold is run."""
     to: str
-    """The architecture that they are for."""
+    """The architecture that they are for, or the published model, where that has other options."""
     out: Path
     """Folder for the Orbax tree; one that is there is replaced."""
 
@@ -31,7 +31,9 @@ def main(argv: list[str]) -> None:
 
     from zoo import convert, hub, models, registry
 
-    model = nnx.eval_shape(lambda: registry.create(arguments.to))
+    card = registry.card(arguments.to) if arguments.to in registry.list_models() else None
+    arch, options = (card.arch, card.options) if card else (arguments.to, {})
+    model = nnx.eval_shape(lambda: registry.create(arch, **options))
     # A layout has the name of the file in zoo.models that its network is written in.
     layout = type(model).__module__.rpartition(".")[-1]
     layouts, networks = (

@@ -5,9 +5,10 @@ authors publish them in TensorFlow's Model Garden. The base form has 3D filters.
 space and one in time that sees no frame to come, averages over what was seen so far, and takes hard swishes: it gives
 a clip the same logits whether it comes whole or frame by frame.
 
-No original runs beside this one in the tests. They hold it to the original's number of parameters, to the last one, to
-the shape of every layer and to the published operations (A0 and A1 within 3%; for A2 the authors' table has 14% fewer
-than their specification gives), and prove no more: no published weights have been through it.
+The tests hold it, layer by layer and on drawn weights, to MoViNet-pytorch (github.com/Atze00/MoViNet-pytorch), whose
+own tests compare it with the authors' networks on TF Hub; to the original's number of parameters, to the shape of every
+layer, and to the published operations (A0 and A1 within 3%; for A2 the authors' table has 14% fewer than their
+specification gives). No published weights have been through it.
 """
 
 from collections.abc import Callable
@@ -123,6 +124,11 @@ def eighths(features: float) -> int:
     return rounded + 8 if rounded < 0.9 * features else rounded
 
 
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """Keras 2's, steeper than nnx's; it is what MoViNet-pytorch needs to equal the published networks."""
+    return jnp.clip(0.2 * x + 0.5, 0, 1)
+
+
 class Excitation(nnx.Module):
     """Each channel times a number that depends on the means of all (arXiv:1709.01507).
 
@@ -144,7 +150,7 @@ class Excitation(nnx.Module):
         means = x.mean(axis=(2, 3))
         averages, total = so_far(means, total, seen)
         y = nnx.hard_swish(self.squeeze(jnp.concatenate([averages, means], axis=-1)))
-        return x * nnx.hard_sigmoid(self.excite(y))[:, :, None, None], total
+        return x * hard_sigmoid(self.excite(y))[:, :, None, None], total
 
 
 class Block(nnx.Module):
@@ -287,11 +293,11 @@ class MoViNet(nnx.Module):
             if height != width:
                 raise ValueError(f"a stream's frames are square, not {height}x{width}")
             pooled, _ = self._pooled(x, self.initial_state(batch, x.dtype, height))
-            return self.act(self.head(pooled[:, -1]))
+            return nnx.silu(self.head(pooled[:, -1]))
         x = self.act(self.stem(x))
         for block in self.blocks:
             x = block(x)
-        return self.act(self.head(self.act(self.project(x)).mean(axis=(1, 2, 3))))
+        return nnx.silu(self.head(self.act(self.project(x)).mean(axis=(1, 2, 3))))
 
     def __call__(self, x: Float[Any, "batch time height width 3"]) -> Float[jax.Array, "batch classes"]:
         """Logits `[B, num_classes]` of whole clips."""
@@ -309,7 +315,7 @@ class MoViNet(nnx.Module):
             raise ValueError("the base form sees the whole clip; make the network with stream=True")
         state = self.initial_state(len(x), x.dtype, x.shape[2]) if state is None else state
         pooled, state = self._pooled(x, state)
-        return self._classify(self.act(self.head(pooled))), state
+        return self._classify(nnx.silu(self.head(pooled))), state
 
     def _classify(self, features: jax.Array) -> jax.Array:
         if self.logits is None:
