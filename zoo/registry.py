@@ -34,6 +34,7 @@ class WeightSource:
     `files` maps each file to its SHA-256, or for kind "url" to as much of it as is published: the first digits, or "".
     What is missing is noted when the file is first fetched, and holds from then on.
     `convert` names the module in zoo.convert that reads the files.
+    `kept` names those of `files` that stay as they are, beside the weights: `zoo.hub.kept_file` finds them.
     `beneath` maps parts of the network, by their paths, to published models: a checkpoint then holds no more than what
     differs from those.
     """
@@ -44,6 +45,7 @@ class WeightSource:
     requirement: str | None = None
     wheel_sha256: str | None = None
     url: str | None = None
+    kept: list[str] | None = None
     beneath: dict[str, str] | None = None
 
 
@@ -117,17 +119,26 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"no {kind} is called {name!r}; {hint}")
 
 
+def options_of(arch: str) -> set[str]:
+    """Names of the options that an architecture is created with.
+
+    Raises:
+      UserError: no such architecture.
+    """
+    if arch not in architectures():
+        raise unknown("architecture", arch, architectures())
+    return inspect.signature(_ARCHITECTURES[arch]).parameters.keys() - {"rngs"}
+
+
 def create(arch: str, *, seed: int = 0, **options: Any) -> "nnx.Module":
     """A fresh network: `zoo.create("cnn_lstm", num_classes=7)`. `seed` draws its parameters.
 
     Raises:
       UserError: no such architecture, or an option that it does not have.
     """
-    if arch not in architectures():
-        raise unknown("architecture", arch, architectures())
+    takes = options_of(arch)
     from flax import nnx
 
-    takes = inspect.signature(_ARCHITECTURES[arch]).parameters.keys() - {"rngs"}
     for option in options.keys() - takes:
         raise unknown(f"option of {arch}", option, takes)
     # One program for all parameters: a program for each shape takes twice as long to compile.

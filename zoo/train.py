@@ -51,7 +51,7 @@ def train(config: TrainConfig, folder: Path) -> State:
     task, data, held_out = TASKS[config.task](**config.task_options).prepared(*sources)
     batches = loader.training_batches(data, config.batch_size, config.seed, config.sampler, config.workers)
 
-    model = registry.create(config.model, seed=config.seed, **{"num_classes": data.num_classes} | config.options)
+    model = registry.create(config.model, seed=config.seed, **config.model_options(data.num_classes))
     for path, name in config.start.items():
         card = registry.card(name)
         is_other = not path and card.options.get("num_classes") != data.num_classes
@@ -62,11 +62,11 @@ def train(config: TrainConfig, folder: Path) -> State:
     evaluate_step = make_evaluate_step(task, graph, random)
 
     _make_folder(config, folder)
-    checkpoints, best = RunCheckpoints(folder / "checkpoints"), RunCheckpoints(folder / "best")
     noted = [folder / "unreadable.txt", folder / "unreadable_test.txt"]
     for source, file in zip((data, held_out), noted, strict=True):
         if hasattr(source, "unreadable"):
             source.unreadable.write_to(file)
+    checkpoints, best = RunCheckpoints(folder / "checkpoints"), RunCheckpoints(folder / "best")
     state, loader_state = checkpoints.restore(state)
     if loader_state is not None:
         batches.set_state(loader_state)
@@ -118,11 +118,11 @@ def train(config: TrainConfig, folder: Path) -> State:
         best.wait()
         for path in [*shown, folder / "curves.png", folder / "checkpoints"]:
             log.say(f"wrote {path}")
+        for path in filter(Path.exists, noted):
+            log.say(f"passed over {len(path.read_text(encoding='utf-8').splitlines())} videos, which {path} names")
     return state
 
 
-        for path in filter(Path.exists, noted):
-            log.say(f"passed over {len(path.read_text(encoding='utf-8').splitlines())} videos, which {path} names")
 def optimizer_for(config: TrainConfig, model: nnx.Module, data: Any) -> optax.GradientTransformation:
     """The config's optimizer, whose parts learn as fast as it says; `data` tells the shape of a batch."""
     item = data[0] if config.layer_decay < 1 else {}
@@ -175,7 +175,8 @@ def make_train_step(
             # Casting inside the loss leaves parameters, gradients and batch statistics in float32.
             cast = jax.tree.map(lambda value: value.astype(compute_dtype), params)
             model = nnx.merge(graph, stopped(cast), state["batch_stats"], random, copy=True)
-            value, figures = task.loss(model, batch, jax.random.fold_in(seed, state["step"]))
+            told = {**batch, "progress": state["step"] / config.steps}
+            value, figures = task.loss(model, told, jax.random.fold_in(seed, state["step"]))
             return value, (figures, nnx.state(model, nnx.BatchStat))
 
         (value, (figures, batch_stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state["params"])
@@ -209,6 +210,8 @@ def make_evaluate_step(task: Task, graph: nnx.GraphDef, random: nnx.State):
         model = nnx.merge(graph, params, batch_stats, random, copy=True)
         model.eval()
         weight = batch["weight"]
+        figures = dict(task.evaluate(model, batch, key))
+        answers = figures.pop("answers", None)
         sums = {}
         for name, figure in figures.items():
             values, concerned = figure if isinstance(figure, tuple) else (figure, 1.0)
@@ -221,6 +224,7 @@ def make_evaluate_step(task: Task, graph: nnx.GraphDef, random: nnx.State):
 def _evaluate(config: TrainConfig, task: Any, evaluate_step, state: State, held_out: Any) -> dict[str, float]:
     """Mean figures over the held-out items, and those of all of them: the same items and noise every time."""
     sums: dict[str, tuple[jax.Array, ...]] = {}
+    answers = []
     for i, batch in enumerate(loader.evaluation_batches(held_out, config.batch_size, config.evaluation_items)):
         key = jax.random.fold_in(jax.random.key(config.seed), i)
         figures, its_answers = evaluate_step(state["average"], state["batch_stats"], batch, key)
@@ -237,8 +241,6 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
 
     Raises:
       UserError: a loss is not a number; it names the first such step and its batch. Nothing was saved since.
-        figures = dict(task.evaluate(model, batch, key))
-        answers = figures.pop("answers", None)
     """
     rows = jax.device_get(pending)
     for step, row in enumerate(rows, last_step - len(rows) + 1):
@@ -251,7 +253,6 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
 
 
 def _frames(batch: loader.Batch) -> int:
-    answers = []
     if "video" in batch:
         return math.prod(batch["video"].shape[:2])
     return len(next(iter(batch.values())))

@@ -26,9 +26,9 @@ class TrainConfig:
       ema_decay: decay a step of the averaged parameters, which are the ones evaluated and published.
       compute_dtype: "float32" or "bfloat16"; parameters and optimizer state stay float32.
       sampler: how often an epoch has the examples of a class: a name in `zoo.data.resampling.SAMPLERS`.
+      workers: processes that make batches, which do not depend on their number; 0 makes them in two threads.
       freeze: the path of a part that stays as it is, or "trunk" for all but the head; batch statistics stay too.
       layer_decay: each layer's learning rate in units of that of the layer behind it.
-      workers: processes that make batches, which do not depend on their number; 0 makes them in two threads.
       patience: evaluations without a smaller test loss after which training ends; 0 for never. What is published is
         then of the best evaluation.
       evaluation_items: held-out items looked at in an evaluation.
@@ -53,10 +53,10 @@ class TrainConfig:
     ema_decay: float = 0.99
     compute_dtype: str = "float32"
     sampler: str = "instance"
+    workers: int = 0
     freeze: str = ""
     layer_decay: float = 1.0
     patience: int = 0
-    workers: int = 0
     evaluation_items: int = 256
     log_every: int = 10
     evaluate_every: int = 100
@@ -70,11 +70,16 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise UserError(f"no compute dtype {self.compute_dtype!r}; there are float32, bfloat16")
+        if self.workers < 0:
+            raise UserError(f"workers is {self.workers}; it must be 0 or above")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"layer_decay is {self.layer_decay}; it must be above 0, and 1 at most")
 
-        if self.workers < 0:
-            raise UserError(f"workers is {self.workers}; it must be 0 or above")
+    def model_options(self, num_classes: int) -> dict[str, Any]:
+        """The arguments of `zoo.create`: `options`, and the data's number of classes if the network has classes."""
+        classes = {"num_classes": num_classes} if "num_classes" in registry.options_of(self.model) else {}
+        return classes | self.options
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 

@@ -41,12 +41,12 @@ from zoo.errors import UserError
 # A file must not make FFmpeg open another one, on this disk or elsewhere. So only containers that hold their own data
 # are read (no HLS or DASH playlist, concat list, SDP or picture sequence), and no protocol at all is open to them: the
 # bytes reach FFmpeg through Python.
-_CONTAINERS = (
+CONTAINERS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,ivf,mxf,dv,rm,yuv4mpegpipe,"
     "h264,hevc,m4v,mjpeg,obu,gif,apng,webp_anim,"
     "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe,jpegxl_anim,ppm_pipe,pgm_pipe"
 )
-_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 
 # FFmpeg's default conversion is off by up to 3 of 255; with these flags by less than 1.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

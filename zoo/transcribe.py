@@ -1,0 +1,85 @@
+"""`zoo transcribe FILE --format srt`: what is said in a video or a sound file, with times."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional
+
+from zoo import command_line, output_files, registry
+from zoo.errors import UserError
+
+_ENGLISH = "en"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Writes down what is said in a video or a sound file."""
+
+    file: Annotated[str, Positional]
+    """Path or address of the video or sound."""
+    format: Literal["srt", "vtt", "txt", "json"] | None = None
+    """Of what is written; that of --out without, else txt."""
+    out: Path | None = None
+    """Where it is written: on the screen without."""
+    prompt: str = ""
+    """Names and words that are to be expected, as text."""
+    model: str = "whisper_tiny_en"
+    """A published model for transcription."""
+
+
+def main(argv: list[str]) -> None:
+    arguments = command_line.parse(Arguments, argv, "zoo transcribe")
+    task = registry.card(arguments.model).task
+    if task != "transcription":
+        raise UserError(f"{arguments.model} is made for {task}; zoo transcribe takes a model for transcription")
+    form = _format(arguments)
+    if arguments.out:
+        output_files.check_outputs(arguments.file, [arguments.out])
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from zoo.data.sound import open_sound  # after the mistakes that can be told without waiting for JAX
+    from zoo.predictor import load
+    from zoo.subtitles import FORMATS
+
+    segments = []
+    with open_sound(arguments.file) as sound:
+        transcriber = load(arguments.model)
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("listening", total=sound.duration or None)
+            for seconds, found in transcriber.follow(sound, prompt=arguments.prompt):
+                segments += found
+                progress.update(bar, completed=seconds)
+            progress.update(bar, completed=sound.duration)
+        text = FORMATS[form](segments)
+        if arguments.out:
+            output_files.write_text(arguments.out, text)
+        else:
+            sys.stdout.write(text)
+        _tell(arguments, segments)
+        if sound.fault:
+            raise UserError(f"{sound.fault}; what was said until then is written down")
+
+
+def _format(arguments: Arguments) -> str:
+    known = ("srt", "vtt", "txt", "json")
+    suffix = arguments.out.suffix.lstrip(".").lower() if arguments.out else ""
+    if arguments.format is None and arguments.out and suffix not in known:
+        raise UserError(f"--out {arguments.out} names no format; end it in .srt, .vtt, .txt or .json, or give --format")
+    return arguments.format or suffix or "txt"
+
+
+def _tell(arguments: Arguments, segments: list) -> None:
+    if not segments:
+        print("nobody speaks there, as far as can be heard", file=sys.stderr)
+    doubtful = sum(segment.doubtful for segment in segments)
+    if doubtful:
+        only = " It knows English only." if arguments.model.endswith(f"_{_ENGLISH}") else ""
+        print(f"{arguments.model} is unsure of {doubtful} of {len(segments)} segments.{only}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    command_line.run("zoo transcribe", main)
