@@ -12,7 +12,7 @@ _LINES = 2
 
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip: numbered, times as 00:00:01,500."""
-    pieces = [piece for segment in segments for piece in _on_screen(segment)]
+    pieces = [piece for segment in segments for piece in on_screen(segment)]
     return "".join(
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n"
         for number, (start, end, text) in enumerate(pieces, 1)
@@ -21,7 +21,7 @@ def srt(segments: Sequence[Segment]) -> str:
 
 def vtt(segments: Sequence[Segment]) -> str:
     """WebVTT (W3C): times as 00:00:01.500; what could be taken for markup is escaped."""
-    pieces = [piece for segment in segments for piece in _on_screen(segment)]
+    pieces = [piece for segment in segments for piece in on_screen(segment)]
     escaped = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
     return "WEBVTT\n\n" + "".join(
         f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text.translate(escaped)}\n\n" for start, end, text in pieces
@@ -42,7 +42,7 @@ def as_json(segments: Sequence[Segment]) -> str:
 FORMATS: dict[str, Callable[[Sequence[Segment]], str]] = {"srt": srt, "vtt": vtt, "txt": txt, "json": as_json}
 
 
-def _on_screen(segment: Segment) -> list[tuple[float, float, str]]:
+def on_screen(segment: Segment) -> list[tuple[float, float, str]]:
     """(start, end, text) of what fits on the screen at once, parted between words where there is more."""
     screens: list[list[list[str]]] = []
     firsts = []

@@ -22,7 +22,11 @@ class Arguments:
     format: Literal["srt", "vtt", "txt", "json"] | None = None
     """Of what is written; that of --out without, else txt."""
     out: Path | None = None
-    """Where it is written: on the screen without."""
+    """Where it is written; on the screen without this, --mux and --burn."""
+    mux: Path | None = None
+    """The video with a track of subtitles that a player can switch on: .mp4, .mov or .mkv."""
+    burn: Path | None = None
+    """The video with the subtitles drawn into its pictures: .mp4, .mov, .mkv or .webm."""
     prompt: str = ""
     """Names and words that are to be expected, as text."""
     model: str = "whisper_tiny_en"
@@ -35,20 +39,26 @@ def main(argv: list[str]) -> None:
     if task != "transcription":
         raise UserError(f"{arguments.model} is made for {task}; zoo transcribe takes a model for transcription")
     form = _format(arguments)
-    if arguments.out:
-        output_files.check_outputs(arguments.file, [arguments.out])
+    output_files.check_outputs(arguments.file, [*filter(None, (arguments.out, arguments.mux, arguments.burn))])
 
     from rich.console import Console
     from rich.progress import Progress
 
     from zoo.data.sound import open_sound  # after the mistakes that can be told without waiting for JAX
+    from zoo.data.video_writer import check_format
     from zoo.predictor import load
+    from zoo.subtitled_video import burn, check_track, mux
     from zoo.subtitles import FORMATS
 
-    segments = []
+    if arguments.mux:
+        check_track(arguments.mux)
+    if arguments.burn:
+        check_format(arguments.burn)
+
+    segments, console = [], Console(stderr=True)
     with open_sound(arguments.file) as sound:
         transcriber = load(arguments.model)
-        with Progress(console=Console(stderr=True)) as progress:
+        with Progress(console=console) as progress:
             bar = progress.add_task("listening", total=sound.duration or None)
             for seconds, found in transcriber.follow(sound, prompt=arguments.prompt):
                 segments += found
@@ -57,8 +67,14 @@ def main(argv: list[str]) -> None:
         text = FORMATS[form](segments)
         if arguments.out:
             output_files.write_text(arguments.out, text)
-        else:
+        elif not (arguments.mux or arguments.burn):
             sys.stdout.write(text)
+        if arguments.mux:
+            mux(arguments.file, segments, arguments.mux)
+        if arguments.burn:
+            with Progress(console=console) as progress:
+                bar = progress.add_task("drawing", total=sound.duration or None)
+                burn(arguments.file, segments, arguments.burn, lambda seconds: progress.update(bar, completed=seconds))
         _tell(arguments, segments)
         if sound.fault:
             raise UserError(f"{sound.fault}; what was said until then is written down")

@@ -94,6 +94,7 @@ class Transcriber(Predictor):
 
     def __init__(self, card: ModelCard, model: nnx.Module):
         super().__init__(card, model)
+        self.model: Any
         self.preprocess = Hearing(**card.preprocessing)
         self.tokenizer = tokenizers.Tokenizer.from_file(str(hub.kept_file(card, self.preprocess.tokenizer)))
         suppressed = (

@@ -46,7 +46,7 @@ CONTAINERS = (
     "h264,hevc,m4v,mjpeg,obu,gif,apng,webp_anim,"
     "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe,jpegxl_anim,ppm_pipe,pgm_pipe"
 )
-_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 
 # FFmpeg's default conversion is off by up to 3 of 255; with these flags by less than 1.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -181,7 +181,7 @@ class VideoReader:
     def _open(self) -> tuple[InputContainer, VideoStream]:
         """A container over the source's bytes, at their start, and its video stream."""
         try:
-            container = av.open(View(self._source.file), "r", options=_OPTIONS, buffer_size=_READ_AHEAD)
+            container = av.open(View(self._source.file), "r", options=OPTIONS, buffer_size=_READ_AHEAD)
         except FFmpegError as error:
             raise self._unreadable() from error
         best = container.streams.best("video")

@@ -6,6 +6,7 @@ from typing import BinaryIO, Self
 
 import av
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from av.error import FFmpegError
 
@@ -68,7 +69,8 @@ class SoundReader:
 
         What follows a damaged place is not read; `fault` tells of it afterwards.
         """
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        # In whole numbers FFmpeg takes the mean of two channels; in floating point it adds them up.
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         count = 0
         with self._open() as container:
             begin = (container.start_time or 0) / av.time_base
@@ -81,10 +83,10 @@ class SoundReader:
                         yield silence
                     for part in resampler.resample(frame):
                         count += part.samples
-                        yield part.to_ndarray()[0]
+                        yield _scaled(part)
                 for part in resampler.resample(None):
                     count += part.samples
-                    yield part.to_ndarray()[0]
+                    yield _scaled(part)
             except FFmpegError as error:
                 self.fault = f"{self.name} is damaged after {count / SAMPLE_RATE:.1f} s of sound ({error.strerror})"
                 return
@@ -103,6 +105,10 @@ class SoundReader:
             container.close()
             raise UserError(f"{self.name} has no sound track; give a file with sound")
         return container
+
+
+def _scaled(part: AudioFrame) -> np.ndarray:
+    return part.to_ndarray()[0].astype(np.float32) / 32768
 
 
 def blocks(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
