@@ -93,7 +93,7 @@ CARDS = {
         "protocol": "Agreement with i3d_kinetics400, which sees the whole clip, on 45 clips of 32 frames, 8 a second, "
         "of six films that no training saw, 26 labels of the teacher among them; as shares of 1, on whole clips and "
         "after the first half (`python -m benchmarks.agreement`). 22 minutes of training did not make up for what "
-        "single frames do not show: docs/cnn_lstm_kinetics.md says what was tried. cnn_lstm_kinetics is the better one.",
+        "single frames do not show; docs/cnn_lstm_kinetics.md says what was tried. cnn_lstm_kinetics is better.",
         "metrics": {
             "agreement_top1": 0.044,
             "agreement_top5": 0.2,
