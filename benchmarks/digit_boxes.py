@@ -1,21 +1,26 @@
 """`python -m benchmarks.digit_boxes --run runs/...`: how good the boxes of a run of centernet_digits are.
 
-Average precision by COCO's protocol on frames of held-out digits, one of each clip, none of which a training saw.
+Average precision by COCO's protocol on frames of held-out digits, one of each clip, none of which a training saw. With
+`--write` the figures go to benchmarks/results/digit-boxes.csv, and the first frames with what was found to
+digit-boxes.png beside it.
 """
 
 import dataclasses
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zoo import command_line, publish
+from benchmarks import tables
+from zoo import command_line, drawing, publish
 from zoo.data import open_dataset
+from zoo.data.encode import strips, write_picture
 from zoo.metrics.detection import Image, average_precision
-from zoo.models.centernet import STRIDE
-from zoo.tasks.boxes import peaks
+from zoo.tasks.detection import Detection, images_of
+
+_DRAWN, _COLUMNS, _ENLARGE = 24, 6, 3  # of the picture
+_LEAST_SCORE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Arguments:
     """So many held-out frames."""
     batch: int = 32
     """Frames a call."""
+    write: bool = False
+    """Replace the published figures and picture."""
 
 
 def main(argv: list[str]) -> None:
@@ -35,26 +42,39 @@ def main(argv: list[str]) -> None:
     config, model = publish.trained(arguments.run)
     data = open_dataset(config.dataset, "test", **config.dataset_options)
     items = [data[index * data.num_frames] for index in range(arguments.frames)]
-    figures = average_precision(found(model, items, arguments.batch))
-    print(f"{arguments.frames} frames: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    images = found(model, items, arguments.batch)
+    figures = {name: f"{value:.3f}" for name, value in average_precision(images).items()}
+    print(f"{arguments.frames} frames: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    if arguments.write:
+        file = tables.RESULTS / "digit-boxes.csv"
+        header = f"{config.model} after {config.steps} steps on {config.dataset}, {arguments.frames} held-out frames"
+        tables.write(file, header, list(figures), [figures])
+        drawn = [_drawn(item["image"], image) for item, image in zip(items[:_DRAWN], images, strict=False)]
+        write_picture(file.with_suffix(".png"), strips(np.stack(drawn)[:, None], _COLUMNS), enlarge=1)
 
 
 def found(model: nnx.Module, items: list[dict[str, np.ndarray]], batch: int) -> list[Image]:
     """What a detector finds in items of a data set with boxes; their number is a multiple of `batch`."""
 
     @nnx.jit
-    def boxes_of(model, images):
-        return peaks(model(images.astype(jnp.float32)), STRIDE)
+    def answers(model, items):
+        return Detection().evaluate(model, items, jax.random.key(0))["answers"]
 
     images = []
     for start in range(0, len(items), batch):
         part = items[start : start + batch]
-        answers = jax.device_get(boxes_of(model, np.stack([item["image"] for item in part])))
-        for item, boxes, scores, classes in zip(part, *answers, strict=True):
-            is_box, is_peak = item["box_classes"] >= 0, scores > 0
-            truth = item["boxes"][is_box], item["box_classes"][is_box]
-            images.append(Image(*truth, boxes[is_peak], classes[is_peak], scores[is_peak]))
+        images += images_of(
+            jax.device_get(answers(model, {name: np.stack([i[name] for i in part]) for name in part[0]}))
+        )
     return images
+
+
+def _drawn(frame: np.ndarray, image: Image) -> np.ndarray:
+    """A frame enlarged, with the boxes whose score is not small."""
+    kept = image.scores >= _LEAST_SCORE
+    digits, scores = image.found_classes[kept].tolist(), image.scores[kept].tolist()
+    texts = [f"{digit} {score:.2f}" for digit, score in zip(digits, scores, strict=True)]
+    return drawing.draw(frame.repeat(_ENLARGE, 0).repeat(_ENLARGE, 1), image.found[kept] * _ENLARGE, texts, digits)
 
 
 if __name__ == "__main__":

@@ -115,3 +115,19 @@ def test_the_loss_goes_down():
     assert losses[-1] < 0.5 * losses[0]
     figures = task.evaluate(model, batch, jax.random.key(0))
     assert figures["loss"].shape == (8,)
+
+
+def test_average_precision_of_all_items():
+    """Two images: in one both boxes are found, in the other one of two, beside a wrong one that is less sure."""
+    boxes = np.stack([BOXES[0], BOXES[0]])
+    answers = {
+        "boxes": boxes,
+        "classes": np.stack([CLASSES[0]] * 2),
+        "found": boxes,
+        "found_classes": np.array([[1, 0, 0], [1, 1, 0]]),
+        "scores": np.array([[0.9, 0.8, 0.0], [0.7, 0.6, 0.0]], np.float32),
+    }
+    figures = Detection().over_all(answers)
+    # Class 1 is found twice of two, before anything wrong; class 0 once of two, so up to a recall of a half.
+    assert figures["AP50"] == pytest.approx((1 + 51 / 101) / 2)
+    assert "AP_large" not in figures, "there is none of that size"

@@ -1,16 +1,20 @@
 """Detection: boxes of objects in images, learnt as CenterNet does."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
+from zoo.metrics.detection import Image, average_precision
 from zoo.models.centernet import DISTANCE_SCALE, STRIDE
+from zoo.tasks.boxes import peaks
 
 # Exponents of the focal loss and the weight of the distances beside it: arXiv:1904.07850, sections 3 and 5.
 _HARDNESS, _NEARNESS, _DISTANCES_WEIGHT = 2, 4, 0.1
@@ -23,8 +27,8 @@ class Detection:
     """CenterNet's focal loss of middles and absolute error of distances.
 
     A batch is `{"image": uint8 [B, H, W, 3], "boxes": float [B, N, 4], "box_classes": int [B, N]}`: left, top, right
-    and bottom in pixels; a class below 0 is no box. The figures are the two parts of the loss; `zoo.metrics.detection`
-    tells how good the boxes are.
+    and bottom in pixels; a class below 0 is no box. The figures are the two parts of the loss and, of all items
+    together, the average precisions by COCO's protocol.
     """
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Detection", Any, Any]:
@@ -32,23 +36,54 @@ class Detection:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         del key  # nothing here is drawn
-        focal, distances = self._parts(model, batch)
+        focal, distances = self._parts(self._answers(model, batch), batch)
         loss = focal.mean() + _DISTANCES_WEIGHT * distances.mean()
         return loss, {"focal": focal.mean(), "distances": distances.mean()}
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
-        focal, distances = self._parts(model, batch)
-        return {"loss": focal + _DISTANCES_WEIGHT * distances, "focal": focal, "distances": distances}
+        answers = self._answers(model, batch)
+        focal, distances = self._parts(answers, batch)
+        found, scores, found_classes = peaks(answers, STRIDE)
+        return {
+            "loss": focal + _DISTANCES_WEIGHT * distances,
+            "focal": focal,
+            "distances": distances,
+            "answers": {
+                "boxes": batch["boxes"],
+                "classes": batch["box_classes"],
+                "found": found,
+                "found_classes": found_classes,
+                "scores": scores,
+            },
+        }
+
+    def over_all(self, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
+        figures = average_precision(images_of(answers))
+        return {name: value for name, value in figures.items() if not math.isnan(value)}
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         return []
 
-    def _parts(self, model: Any, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    def _answers(self, model: Any, batch: Mapping[str, Any]) -> jax.Array:
         precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
-        answers = model(jnp.asarray(batch["image"]).astype(precision)).astype(jnp.float32)
+        return model(jnp.asarray(batch["image"]).astype(precision)).astype(jnp.float32)
+
+    def _parts(self, answers: jax.Array, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
         boxes, classes = jnp.asarray(batch["boxes"], jnp.float32), jnp.asarray(batch["box_classes"])
         heat = heat_of(boxes, classes, answers.shape[1:3], answers.shape[-1] - 4)
         return focal_loss(answers[..., :-4], heat), distance_loss(answers[..., -4:], boxes, classes)
+
+
+def images_of(answers: Mapping[str, np.ndarray]) -> list[Image]:
+    """What `Detection.evaluate` answered, image by image, without what is no box."""
+    images = []
+    for index in range(len(answers["boxes"])):
+        boxes, classes, found, found_classes, scores = (
+            np.asarray(answers[name][index]) for name in ("boxes", "classes", "found", "found_classes", "scores")
+        )
+        is_box, is_peak = classes >= 0, scores > 0
+        images.append(Image(boxes[is_box], classes[is_box], found[is_peak], found_classes[is_peak], scores[is_peak]))
+    return images
 
 
 def spread_of(sides: Float[Any, "*boxes 2"]) -> Float[jax.Array, "*boxes"]:
