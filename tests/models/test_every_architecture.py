@@ -9,11 +9,14 @@ from flax import nnx
 
 from zoo import hub, kernels, registry
 
+SMALL_SIMVP = {"frames": 2, "spatial_features": 4, "temporal_features": 8, "num_blocks": 2, "halvings": 1}
+
 # Options and the shapes of the inputs; an architecture without a row fails the first test.
 TINY = {
     "centernet": ({"num_classes": 5}, [(1, 32, 32, 3)]),
     "cnn_2d": ({"num_classes": 5, "image_size": 16}, [(2, 16, 16, 3)]),
     "cnn_lstm": ({"num_classes": 5, "frame_cnn": "cnn_2d", "hidden_features": 8}, [(2, 3, 16, 16, 3)]),
+    "convlstm": ({"widths": (8,), "kernel_size": 3}, [(1, 3, 8, 8, 1)]),
     "efficientnet_lite0": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "frame_lstm": ({"in_features": 6, "hidden_features": 8, "num_classes": 5}, [(2, 4, 6)]),
     "i3d": ({"num_classes": 5}, [(2, 9, 32, 32, 3)]),
@@ -28,13 +31,16 @@ TINY = {
     "movinet_a2": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),
     "nextvlad": ({"clusters": 4, "groups": 4, "hidden_features": 16, "num_classes": 5}, [(2, 3, 1152)]),
     "movenet": ({}, [(1, 32, 32, 3)]),
+    "predrnn_pp": ({"features": 8, "num_layers": 2, "kernel_size": 3}, [(1, 3, 8, 8, 1)]),
     "r2plus1d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "r3d_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
     "resnet18": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "resnet50": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "s3d": ({"num_classes": 5}, [(1, 16, 32, 32, 3)]),
+    "simvp": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "slow_r50": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),
     "slowfast_r50": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
+    "tau": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "transnetv2": ({}, [(1, 2, 27, 48, 3)]),
     "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),
     "x3d_m": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
