@@ -1,9 +1,10 @@
 """`zoo transcribe FILE --format srt`: what is said in a video or a sound file, with times."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> None:
     from zoo.predictor import load
     from zoo.subtitled_video import burn, check_track, mux
     from zoo.subtitles import FORMATS
+    from zoo.unfinished_transcript import UnfinishedTranscript
 
     if arguments.mux:
         check_track(arguments.mux)
@@ -58,15 +60,23 @@ def main(argv: list[str]) -> None:
     segments, console = [], Console(stderr=True)
     with open_sound(arguments.file) as sound:
         transcriber = load(arguments.model)
+        unfinished = UnfinishedTranscript(arguments.out, _what(arguments, sound)) if arguments.out else None
+        begin = 0.0
+        if unfinished and unfinished.until:
+            segments, begin = unfinished.segments, unfinished.until
+            print(f"going on after {begin:.0f} s, where an earlier run was stopped", file=sys.stderr)
         with Progress(console=console) as progress:
             bar = progress.add_task("listening", total=sound.duration or None)
-            for seconds, found in transcriber.follow(sound, prompt=arguments.prompt):
+            for seconds, found in transcriber.follow(sound, prompt=arguments.prompt, begin=begin):
                 segments += found
+                if unfinished:
+                    unfinished.add(seconds, found)
                 progress.update(bar, completed=seconds)
             progress.update(bar, completed=sound.duration)
         text = FORMATS[form](segments)
-        if arguments.out:
+        if arguments.out and unfinished:
             output_files.write_text(arguments.out, text)
+            unfinished.finished()
         elif not (arguments.mux or arguments.burn):
             sys.stdout.write(text)
         if arguments.mux:
@@ -78,6 +88,13 @@ def main(argv: list[str]) -> None:
         _tell(arguments, segments)
         if sound.fault:
             raise UserError(f"{sound.fault}; what was said until then is written down")
+
+
+def _what(arguments: Arguments, sound: Any) -> dict[str, object]:
+    """What an unfinished transcript must be of for a run to go on with it."""
+    size = os.path.getsize(arguments.file) if os.path.isfile(arguments.file) else None
+    about_sound = {"file": arguments.file, "size": size, "duration": sound.duration}
+    return {**about_sound, "model": arguments.model, "prompt": arguments.prompt}
 
 
 def _format(arguments: Arguments) -> str:
