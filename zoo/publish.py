@@ -74,9 +74,10 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
         below = registry.card(start)
         part = hub.load_weights(nnx.eval_shape(functools.partial(registry.create, below.arch, **below.options)), below)
         _leave_out(tree, tuple(filter(None, path.split("."))), hub.weights_of(part))
-    options = {"num_classes": len(told["labels"])} | config.options
+    options = config.model_options(len(told["labels"]))
     preprocessing = told["preprocessing"]
-    shape = (1, preprocessing["num_frames"], preprocessing["crop"], preprocessing["crop"], 3)
+    channels = getattr(model, "channels", 3)
+    shape = (1, preprocessing["num_frames"], preprocessing["crop"], preprocessing["crop"], channels)
     with hub.new_folder((out / name).absolute()) as new:
         new.mkdir()
         hub.save_weights(tree, new / "weights", np.float16)
@@ -104,7 +105,7 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
         raise UserError(f"{run} is not the folder of a run: it has no config.json")
     config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     data = open_dataset(config.dataset, "test", **config.dataset_options)
-    model = registry.create(config.model, **{"num_classes": data.num_classes} | config.options)
+    model = registry.create(config.model, **config.model_options(data.num_classes))
     graph, state, random = train.make_state(model, train.optimizer_for(config, model, data))
     state, _ = RunCheckpoints(run / ("best" if config.patience else "checkpoints")).restore(state)
     model = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)

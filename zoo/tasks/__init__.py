@@ -15,6 +15,7 @@ from zoo.tasks.classification import Classification
 from zoo.tasks.detection import Detection
 from zoo.tasks.distillation import FramewiseI3D, WindowedI3D
 from zoo.tasks.generation import FlowMatching
+from zoo.tasks.prediction import Prediction
 from zoo.tasks.tagging import Tagging
 
 type Batch = Mapping[str, jax.Array | np.ndarray]
@@ -28,7 +29,10 @@ class Task(Protocol):
         ...
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The scalar to minimise, and scalar figures to report beside it."""
+        """The scalar to minimise, and scalar figures to report beside it.
+
+        The batch holds the share of the training that is over as well, "progress" from 0 to 1.
+        """
         ...
 
     def evaluate(self, model: nnx.Module, batch: Batch, key: jax.Array) -> dict[str, Any]:
@@ -48,6 +52,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "classification": Classification,
     "detection": Detection,
     "generation": FlowMatching,
+    "prediction": Prediction,
     "tagging": Tagging,
     "windowed_i3d": WindowedI3D,
     "framewise_i3d": FramewiseI3D,

@@ -1,0 +1,28 @@
+"""A PredRNN++ that predicts the next ten frames of moving digits from ten, by Moving MNIST's protocol.
+
+python -m zoo.train --model predrnn_pp_moving_digits
+
+Sized for 30 to 60 minutes on two CPU cores, by its operations beside those of convlstm_moving_digits. Not trained yet.
+"""
+
+from zoo.configs.convlstm_moving_digits import card, on_moving_digits
+
+_STEPS, _BATCH = 1200, 16
+
+PRESETS = {
+    "default": on_moving_digits(
+        "predrnn_pp",
+        {"features": 24, "num_layers": 2, "kernel_size": 3},
+        steps=_STEPS,
+        batch_size=_BATCH,
+        learning_rate=1e-2,
+        evaluate_every=300,
+        checkpoint_every=100,
+    )
+}
+
+CARDS = {
+    "predrnn_pp_moving_digits": card(
+        "Predicts how handwritten digits move on: recurrent convolutions with a second memory.", _STEPS * _BATCH
+    )
+}
