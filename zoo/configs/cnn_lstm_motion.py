@@ -56,7 +56,7 @@ CARDS = {
         "licence": "Code and weights Apache-2.0 (this project). Digits: UCI Optical Recognition, CC BY 4.0.",
         "attribution": "Trained here by `zoo train --model cnn_lstm_motion`, on the digits that scikit-learn ships.",
         "protocol": "Share right of 1,600 generated clips (seed 0) with digits that training never saw; "
-        "chance is 1/16, or 1/8 for who sees the way but not the speed. The same CNN and budget on single frames (preset "
-        "single_frame): 0.065; with a mean over time in place of the LSTM (preset mean): 0.056.",
+        "chance is 1/16, or 1/8 for who sees the way but not the speed. The same CNN and budget on single frames "
+        "(preset single_frame): 0.065; with a mean over time in place of the LSTM (preset mean): 0.056.",
     }
 }
