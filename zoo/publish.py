@@ -75,9 +75,6 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
         part = hub.load_weights(nnx.eval_shape(functools.partial(registry.create, below.arch, **below.options)), below)
         _leave_out(tree, tuple(filter(None, path.split("."))), hub.weights_of(part))
     options = config.model_options(len(told["labels"]))
-    preprocessing = told["preprocessing"]
-    channels = getattr(model, "channels", 3)
-    shape = (1, preprocessing["num_frames"], preprocessing["crop"], preprocessing["crop"], channels)
     with hub.new_folder((out / name).absolute()) as new:
         new.mkdir()
         hub.save_weights(tree, new / "weights", np.float16)
@@ -89,7 +86,7 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
             options=options,
             source=WeightSource(kind="checkpoint", files=files, beneath=dict(config.start) or None),
             parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-            flops=flops(model, shape),
+            flops=flops(model, _seen(told["preprocessing"], getattr(model, "channels", 3))),
         )
         (new / "card.json").write_text(card.to_json(), encoding="utf-8")
     return card
@@ -111,6 +108,13 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
     model = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
     model.eval()
     return config, model
+
+
+def _seen(preprocessing: Mapping[str, Any], channels: int) -> tuple[int, ...]:
+    """The shape of what the network sees: a square of a frame, or a clip."""
+    if "size" in preprocessing:
+        return (1, preprocessing["size"], preprocessing["size"], channels)
+    return (1, preprocessing["num_frames"], preprocessing["crop"], preprocessing["crop"], channels)
 
 
 def _leave_out(tree: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 python -m zoo.train --model centernet_digits
 python -m benchmarks.digit_boxes --run runs/FOLDER
 
-The second command tells the average precision on held-out digits by COCO's protocol.
+Average precision on held-out digits by COCO's protocol is told at every evaluation, of the frames of 64 clips; by the
+second command of 512 clips, a frame each.
 """
 
 from zoo.configs import TrainConfig
@@ -23,4 +24,17 @@ PRESETS = {
         evaluate_every=250,
         checkpoint_every=250,
     )
+}
+
+CARDS = {
+    "centernet_digits": {
+        "task": "detection",
+        "description": "Boxes around handwritten digits, bright on dark: CenterNet-MobileNetV3, trained here.",
+        "labels": tuple("0123456789"),
+        "preprocessing": {"size": 64, "tiles": 1, "threshold": 0.4, "most_overlap": 0.5},
+        "licence": "Code and weights Apache-2.0 (this project). Digits: UCI Optical Recognition, CC BY 4.0.",
+        "attribution": "Trained here by `zoo train --model centernet_digits`, on the digits that scikit-learn ships.",
+        "protocol": "Average precision by COCO's protocol, as pycocotools counts it, on 512 generated frames of 64x64 "
+        "(64 clips of 8 frames, seed 0) of one to three digits that training never saw.",
+    }
 }
