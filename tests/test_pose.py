@@ -77,3 +77,14 @@ def test_a_skeleton_is_drawn_where_it_is_seen():
     assert tuple(drawn[75, 20]) == drawing.colour_of(1)
     assert not drawn[45:55, 45:55].any()
     assert drawing.colour_of(1) != drawing.colour_of(2)
+
+
+def test_what_is_written_at_the_border_stays_within_the_frame():
+    """A box at the right border has the same text, about as many dark pixels, as one in the middle."""
+    frame = np.full((100, 200, 3), 128, np.uint8)
+    inked = [
+        (drawing.draw(frame, np.array([[left, 40, left + 20, 80]]), ["person 0.60 #2"], [1]) < 64).all(-1).sum()
+        for left in (20, 179)
+    ]
+    assert inked[0] > 50
+    assert inked[1] == pytest.approx(inked[0], rel=0.1)

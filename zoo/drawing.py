@@ -50,7 +50,7 @@ def draw(
 
     Args:
       boxes: float [N, 4], left, top, right, bottom in pixels.
-      texts: written above each box, or in it where there is no room.
+      texts: written above each box, or in it where there is no room, within the frame.
       numbers: tell each box's colour.
       joints: float [N, 17, 3], (x, y, score) in pixels, NaN where a box has none.
     """
@@ -65,9 +65,10 @@ def draw(
         if joints is not None:
             _skeleton(pen, joints[index], colour, width)
         _, _, across, down = pen.textbbox((0, 0), text, font=font)
+        start = max(0, min(left, image.width - across - 4))
         above = top - down - 2 if top >= down + 2 else top
-        pen.rectangle((left, above, left + across + 3, above + down + 2), fill=colour)
-        pen.text((left + 2, above), text, fill=(0, 0, 0), font=font)
+        pen.rectangle((start, above, start + across + 3, above + down + 2), fill=colour)
+        pen.text((start + 2, above), text, fill=(0, 0, 0), font=font)
     return np.asarray(image)
 
 
