@@ -236,7 +236,9 @@ def _told(rows: list[Row]) -> str:
         if row.track:
             tracks.setdefault(row.label, set()).add(row.track)
     most = sorted(tracks.items(), key=lambda item: -len(item[1]))[:5]
-    return ", ".join(f"{len(numbers)} followed as {label}" for label, numbers in most) or "nothing found"
+    if not most:
+        return f"{len(rows)} boxes, none of them followed" if rows else "nothing found"
+    return ", ".join(f"{len(numbers)} followed as {label}" for label, numbers in most)
 
 
 if __name__ == "__main__":
