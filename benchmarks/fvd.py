@@ -6,6 +6,7 @@ clips as there are in a set, about a second each on 2 cores. The table goes to b
 
 import dataclasses
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.fvd")
-    source = MovingDigits("train", **MOVING_MNIST | {"num_frames": _FRAMES})
+    options: dict[str, Any] = {**MOVING_MNIST, "num_frames": _FRAMES}
+    source = MovingDigits("train", **options)
     clips = np.stack([source[index]["video"] for index in range(2 * arguments.clips)])
     ours, theirs = clips[::2], features(clips[1::2])
     rows = []

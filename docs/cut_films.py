@@ -1,8 +1,8 @@
 """Cuts a small labelled set out of eight films: `python docs/cut_films.py DIR`.
 
-A class is a film, and what there is to learn is which one a clip is of. Clips last two seconds. Six of each film are for
-training, out of its first 60%; three are held out, out of its last 30%: no moment is in both. `docs/fine_tuning.md`
-shows what becomes of it.
+A class is a film, and what there is to learn is which one a clip is of. Clips last two seconds. Six of each film are
+for training, out of its first 60%; three are held out, out of its last 30%: no moment is in both.
+`docs/fine_tuning.md` shows what becomes of it.
 """
 
 import sys

@@ -64,7 +64,8 @@ class FramePredictor(Predictor):
         return frames
 
     def _in_channels(self, frames: np.ndarray) -> np.ndarray:
-        channels: int = self.model.channels
+        model: Any = self.model
+        channels: int = model.channels
         if frames.shape[-1] == channels:
             return frames
         if channels == 3:

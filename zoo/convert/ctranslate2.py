@@ -40,7 +40,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     version = file.number("I")
     if version != _VERSION:
         raise UserError(f"{path} is not a CTranslate2 file of version {_VERSION}: it begins with {version}")
-    file.text(), file.number("I")  # the kind of network, and the revision of its layout
+    file.text()  # the kind of network
+    file.number("I")  # the revision of its layout
     arrays = {}
     for _ in range(file.number("I")):
         name = file.text()
