@@ -1,8 +1,8 @@
 """`python -m benchmarks.word_errors`: how many words `zoo transcribe` gets wrong, how fast.
 
 On five LibriVox clips with transcripts (Debian's pocketsphinx-testdata), and on sentences, most of them Jane Austen's,
-that espeak-ng speaks, clean and under white noise. Words are compared as Whisper's authors do, after their normalisation of
-English (Radford et al. 2022, appendix C). The table goes to benchmarks/results/<device>-word-errors.csv.
+that espeak-ng speaks, clean and under white noise. Words are compared as by the authors of Whisper, after their
+normalisation of English (Radford et al. 2022, appendix C); benchmarks/results/<device>-word-errors.csv keeps the table.
 """
 
 import dataclasses

@@ -97,7 +97,9 @@ def test_published_card(name: str):
         "url": {"convert", "url"},
     }[card.source.kind]
     given = {field for field, value in dataclasses.asdict(card.source).items() if value is not None}
-    own = {"beneath"} if card.source.kind == "checkpoint" else set()  # a checkpoint may lie over another
+    # A checkpoint may lie over another, and a package may hold what is used as it is.
+    own = {"checkpoint": {"beneath"}, "package": {"kept"}, "url": set()}[card.source.kind]
+    assert set(card.source.kept or ()) <= set(card.source.files)
     assert given - own == {"kind", "files"} | wanted
 
 

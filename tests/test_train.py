@@ -75,6 +75,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_step_and_resumed_it_ends_as_if_nothing_had_happened(tmp_path):
     whole = begin(tmp_path / "whole", SMALL_GENERATOR)
     train.train(SMALL_GENERATOR, whole)

@@ -11,7 +11,7 @@ from zoo import hub, kernels, registry
 
 SMALL_SIMVP = {"frames": 2, "spatial_features": 4, "temporal_features": 8, "num_blocks": 2, "halvings": 1}
 
-# Options and the shapes of the inputs; an architecture without a row fails the first test.
+# Options and the inputs, or their shapes; an architecture without a row fails the first test.
 TINY = {
     "centernet": ({"num_classes": 5}, [(1, 32, 32, 3)]),
     "cnn_2d": ({"num_classes": 5, "image_size": 16}, [(2, 16, 16, 3)]),
@@ -37,12 +37,14 @@ TINY = {
     "resnet18": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "resnet50": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "s3d": ({"num_classes": 5}, [(1, 16, 32, 32, 3)]),
+    "silero_vad": ({}, [(1, 1024)]),
     "simvp": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "slow_r50": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),
     "slowfast_r50": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
     "tau": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "transnetv2": ({}, [(1, 2, 27, 48, 3)]),
     "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),
+    "whisper": ({"layers": 1, "features": 64, "num_mels": 4, "vocabulary": 9}, [(1, 3000, 4), np.array([[1, 2, 3]])]),
     "x3d_m": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
     "x3d_s": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
     "x3d_xs": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
@@ -60,6 +62,7 @@ SLOW = (
     "efficientnet_lite0",
     "i3d",
     "i3d_lstm",
+    "inception_lstm",
     "inception_v1",
     "mc3_18",
     "mobilenet_v2",
@@ -86,7 +89,10 @@ def test_a_gradient_step_goes_down_and_weights_come_back(arch, tmp_path):
     model = registry.create(arch, **options)
     assert jax.tree.map(jnp.shape, hub.weights_of(abstract)) == jax.tree.map(jnp.shape, hub.weights_of(model))
 
-    inputs = [jax.random.uniform(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+    inputs = [
+        shape if isinstance(shape, np.ndarray) else jax.random.uniform(jax.random.key(number), shape)
+        for number, shape in enumerate(shapes)
+    ]
     model.eval()
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 

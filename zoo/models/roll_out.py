@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from zoo.errors import UserError
 
-type State = Any
+type Memory = Any
 """What a recurrent network knows of the frames so far: a tree of arrays."""
 
 
@@ -59,16 +59,16 @@ class RecurrentPredictor(nnx.Module):
     def __init__(self, patch: int, channels: int):
         self.patch, self.channels = patch, channels
 
-    def initial_state(self, patches: jax.Array) -> State:
+    def initial_state(self, patches: jax.Array) -> Memory:
         raise NotImplementedError
 
-    def step(self, patches: jax.Array, state: State) -> tuple[jax.Array, State]:
+    def step(self, patches: jax.Array, state: Memory) -> tuple[jax.Array, Memory]:
         raise NotImplementedError
 
-    def steps(self, patches: jax.Array, state: State) -> tuple[jax.Array, State]:
+    def steps(self, patches: jax.Array, state: Memory) -> tuple[jax.Array, Memory]:
         """`step` over all frames of `[B, T, h, w, P]`."""
 
-        def step(state: State, patches: jax.Array) -> tuple[State, jax.Array]:
+        def step(state: Memory, patches: jax.Array) -> tuple[Memory, jax.Array]:
             after, state = self.step(patches, state)
             return state, after
 
@@ -76,8 +76,8 @@ class RecurrentPredictor(nnx.Module):
         return jnp.moveaxis(after, 0, 1), state
 
     def read(
-        self, frames: Float[Any, "batch time height width channels"], state: State = None
-    ) -> tuple[Float[jax.Array, "batch time height width channels"], State]:
+        self, frames: Float[Any, "batch time height width channels"], state: Memory = None
+    ) -> tuple[Float[jax.Array, "batch time height width channels"], Memory]:
         """What comes after each frame, and the state with which the next frames go on; a stream starts without one.
 
         Raises:
@@ -107,7 +107,7 @@ class RecurrentPredictor(nnx.Module):
         patches = to_patches(video, self.patch)
         seen, state = self.steps(patches[:, :context], self.initial_state(patches[:, 0]))
 
-        def step(carry: tuple[jax.Array, State], of_step: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        def step(carry: tuple[jax.Array, Memory], of_step: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
             own, state = carry
             truth, given = of_step
             own, state = self.step(jnp.where(given[:, None, None, None], truth, own), state)
