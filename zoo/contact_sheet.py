@@ -42,7 +42,9 @@ def draw(reader: VideoReader, shots: Sequence[Shot], tags: Sequence[Tags] = ()) 
         left, top = _PAD + index % columns * (width + _PAD), _PAD + index // columns * cell
         sheet.paste(Image.fromarray(picture), (left, top))
         texts = [(f"{index + 1}  {_clock(shot.start)} - {_clock(shot.end)}", _TEXT)]
-        texts += [(f"{tags[index][kind][0][0]} {tags[index][kind][0][1]:.2f}", _FAINT) for kind in kinds]
+        best = [tags[index][kind][0] for kind in kinds]
+        # ImageNet's labels have synonyms after commas, for which there is no room.
+        texts += [(f"{label.partition(',')[0]} {probability:.2f}", _FAINT) for label, probability in best]
         for row, (text, colour) in enumerate(texts):
             pen.text((left, top + height + row * line), _cut(text, font, width), fill=colour, font=font)
     return np.asarray(sheet)
