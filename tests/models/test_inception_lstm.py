@@ -7,7 +7,14 @@ import pytest
 from flax import nnx
 
 import zoo
-from zoo import hub, registry
+from zoo import hub, kernels, registry
+
+
+@pytest.fixture(autouse=True)
+def plain_lax():
+    """It compiles several times as fast; the other forms have tests of their own."""
+    with kernels.prefer("xla"):
+        yield
 
 
 @pytest.fixture(scope="module")

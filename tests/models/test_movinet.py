@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import zoo
-from tests import tiny
+from tests import fresh, tiny
 from zoo import hub, kernels
 from zoo.data.transforms import Preprocessing
 from zoo.registry import WeightSource
@@ -63,7 +63,7 @@ def test_a_stream_keeps_what_the_published_buffers_keep():
 @pytest.fixture(scope="module")
 def streaming() -> nnx.Module:
     """A0 with residual branches that count; fresh ones are scaled by zero."""
-    model = zoo.create("movinet_a0", stream=True, num_classes=7)
+    model = fresh.network("movinet_a0", stream=True, num_classes=7)
     for index, block in enumerate(model.blocks):
         block.scale[...] = jnp.float32(0.5 + 0.1 * index)
         block.depthwise.norm.bias[...] = jax.random.normal(jax.random.key(index), block.depthwise.norm.bias.shape)
