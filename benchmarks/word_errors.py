@@ -25,7 +25,7 @@ from zoo.data.sound import open_sound
 from zoo.errors import UserError
 
 FIELDS = ("model", "sound", "clips", "words", "word error rate", "seconds of sound", "seconds", "times real time")
-_PACKAGE, _FOLDER = "pocketsphinx-testdata", "./usr/share/pocketsphinx/test/data/librivox"
+_PACKAGE, _FOLDER = "pocketsphinx-testdata", "usr/share/pocketsphinx/test/data/librivox"
 _CLIPS = {  # what is said in them, from `transcription` beside them; "more a amiable" there is a slip
     "0870": "and mister john dashwood had then leisure to consider how much there might be prudently in his power to "
     "do for them",
