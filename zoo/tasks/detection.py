@@ -27,8 +27,8 @@ class Detection:
     """CenterNet's focal loss of middles and absolute error of distances.
 
     A batch is `{"image": uint8 [B, H, W, 3], "boxes": float [B, N, 4], "box_classes": int [B, N]}`: left, top, right
-    and bottom in pixels; a class below 0 is no box. The figures are the two parts of the loss and, of all items
-    together, the average precisions by COCO's protocol.
+    and bottom in pixels; a class below 0 is no box. The figures of a step are the two parts of the loss, those of
+    all held-out items together the average precisions by COCO's protocol.
     """
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Detection", Any, Any]:
@@ -46,8 +46,6 @@ class Detection:
         found, scores, found_classes = peaks(answers, STRIDE)
         return {
             "loss": focal + _DISTANCES_WEIGHT * distances,
-            "focal": focal,
-            "distances": distances,
             "answers": {
                 "boxes": batch["boxes"],
                 "classes": batch["box_classes"],
