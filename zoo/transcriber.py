@@ -67,7 +67,7 @@ class Hearing:
       tokenizer: the file beside the weights, as the library `tokenizers` reads it.
       voice_detector: the published model that finds where somebody speaks.
       beams: texts that are followed at once.
-      windows_a_call: windows that go through one compiled call.
+      windows_a_call: windows that go through one compiled call at most.
       most_compression: how much shorter zlib may make a text; one that repeats itself gets shorter.
       least_log_probability: below it a text is doubtful.
       most_no_speech: above it, a doubtful text is taken for silence.
@@ -86,7 +86,7 @@ class Hearing:
 
 
 class Transcriber(Predictor):
-    """Writes down what is said; compiled once, however long the sound.
+    """Writes down what is said; compiled for one window, two and four, however long the sound.
 
     A sound is whatever `zoo.data.sound.open_sound` takes, a path, an address, bytes or a file object of a video or of
     sound alone; an open `SoundReader`; or float32 [samples] from -1 to 1, 16,000 a second.
@@ -167,27 +167,29 @@ class Transcriber(Predictor):
 
     def _written_down(self, several: tuple[Window, ...], prompt: np.ndarray) -> list[Segment]:
         graph, weights = nnx.split(self.model)
-        samples = np.zeros((self.preprocess.windows_a_call, SECONDS * SAMPLE_RATE), np.float32)
-        for row, window in zip(samples, several, strict=False):
+        samples = np.zeros((_room(len(several)), SECONDS * SAMPLE_RATE), np.float32)
+        # What is left of the room hears the same once more: of silence the network may write more than of speech.
+        for row, window in zip(samples, itertools.cycle(several), strict=False):
             row[: len(window.samples)] = window.samples
         encoded = _encode(graph, weights, samples)
         best: list[tuple[list[int], float, float] | None] = [None] * len(several)
-        for number, temperature in enumerate(_TEMPERATURES):
+        for attempt, temperature in enumerate(_TEMPERATURES):
             missing = [place for place, found in enumerate(best) if found is None or self._is_doubtful(found)]
             if not missing:
                 break
+            is_some = len(missing) < len(several)
             found = _search(
                 graph,
                 weights,
-                encoded,
+                encoded[np.resize(missing, _room(len(missing)))] if is_some else encoded,
                 prompt,
                 np.float32(temperature),
-                jax.random.key(number),
+                jax.random.key(attempt),
                 vocabulary=self._vocabulary,
                 beams=self.preprocess.beams,
             )
-            for place in missing:
-                new = _of_window(found, place)
+            for row, place in enumerate(missing):
+                new = _of_window(found, row)
                 old = best[place]
                 if old is None or not self._is_doubtful(new) or new[1] > old[1]:
                     best[place] = new
@@ -259,6 +261,11 @@ class Transcriber(Predictor):
                 words.append(Word(text.strip(), float(starts[first]), float(starts[end])))
                 first = end
         return tuple(words)
+
+
+def _room(windows: int) -> int:
+    """Windows of a compiled call that has room for so many: a power of two, so that few programs serve all numbers."""
+    return 1 << (windows - 1).bit_length()
 
 
 def _of_window(found: Written, place: int) -> tuple[list[int], float, float]:

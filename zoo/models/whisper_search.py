@@ -67,22 +67,23 @@ def search(
       steps: the most tokens that are written; prompt and steps have room in the model's text context.
     """
     batch = len(encoded)
-    cache = model.remember(encoded, len(prompt) + steps)
+    slots = len(prompt) + steps * beams
+    cache = model.remember(encoded, slots)
     logits, cache, _ = model.decode(jnp.tile(prompt, (batch, 1)), cache, jnp.int32(0))
     start = len(prompt) - 1 - jnp.argmax(prompt[::-1] == vocabulary.start)
     no_speech = jax.nn.softmax(logits[:, start])[:, vocabulary.no_speech]
-    rows = batch * beams
-    cache = jax.tree.map(lambda values: jnp.repeat(values, beams, axis=2), cache)
     # All beams are the same in the beginning: only the first may go on.
     apart = jnp.where(temperature > 0, 0.0, _NEVER)
+    each = (batch, beams)
     state = {
         "cache": cache,
-        "logits": jnp.repeat(logits[:, -1], beams, axis=0),
-        "tokens": jnp.full((rows, steps), vocabulary.end),
-        "scores": jnp.tile(jnp.zeros(beams).at[1:].set(apart), batch),
-        "lengths": jnp.zeros(rows, jnp.int32),
-        "stamp": jnp.full(rows, vocabulary.stamps),
-        "ended": jnp.zeros(rows, bool),
+        "seen": jnp.broadcast_to(jnp.arange(slots) < len(prompt), (*each, slots)),
+        "logits": jnp.broadcast_to(logits[:, -1:], (*each, logits.shape[-1])),
+        "tokens": jnp.full((*each, steps), vocabulary.end),
+        "scores": jnp.broadcast_to(jnp.zeros(beams).at[1:].set(apart), each),
+        "lengths": jnp.zeros(each, jnp.int32),
+        "stamp": jnp.full(each, vocabulary.stamps),
+        "ended": jnp.zeros(each, bool),
         "step": jnp.int32(0),
     }
 
@@ -91,68 +92,80 @@ def search(
 
     def advance(state: dict[str, Any]) -> dict[str, Any]:
         step = state["step"]
-        chances = jax.nn.log_softmax(_allowed(state, vocabulary))
-        ended = jnp.full_like(chances, _NEVER).at[:, vocabulary.end].set(0.0)
-        chances = jnp.where(state["ended"][:, None], ended, chances)
-        drawn = jax.random.categorical(jax.random.fold_in(key, step), chances / jnp.maximum(temperature, 1e-3))
-        totals = (state["scores"][:, None] + chances).reshape(batch, -1)
-        best, places = jax.lax.top_k(totals, beams)
-        kept = places // chances.shape[1] + jnp.arange(batch)[:, None] * beams
-        is_drawn = temperature > 0
-        origin = jnp.where(is_drawn, jnp.arange(rows), kept.reshape(rows))
-        token = jnp.where(is_drawn, drawn, (places % chances.shape[1]).reshape(rows)).astype(jnp.int32)
-        drawn_scores = state["scores"] + jnp.take_along_axis(chances, drawn[:, None], axis=1)[:, 0]
-        scores = jnp.where(is_drawn, drawn_scores, best.reshape(rows))
+        chances = _chances(state, vocabulary)
+        ended = jnp.where(jnp.arange(chances.shape[-1]) == vocabulary.end, 0.0, _NEVER)
+        chances = jnp.where(state["ended"][..., None], ended, chances)
 
-        def reordered(values: jax.Array) -> jax.Array:
-            return values if beams == 1 else values[origin]
+        def drawn() -> tuple[jax.Array, jax.Array, jax.Array]:
+            token = jax.random.categorical(jax.random.fold_in(key, step), chances / jnp.maximum(temperature, 1e-3))
+            score = state["scores"] + jnp.take_along_axis(chances, token[..., None], axis=-1)[..., 0]
+            return jnp.broadcast_to(jnp.arange(beams), each), token.astype(jnp.int32), score
 
-        ended = reordered(state["ended"]) | (token == vocabulary.end)
-        written = state["cache"]["written"]
-        cache = state["cache"] | {"written": written if beams == 1 else written[:, :, origin]}
-        logits, cache, _ = model.decode(token[:, None], cache, len(prompt) + step)
+        def likeliest() -> tuple[jax.Array, jax.Array, jax.Array]:
+            totals = (state["scores"][..., None] + chances).reshape(batch, -1)
+            best, places = jax.lax.top_k(totals, beams)
+            return places // chances.shape[-1], (places % chances.shape[-1]).astype(jnp.int32), best
+
+        # A branch, for a random number for each token of the vocabulary is dear.
+        origin, token, scores = jax.lax.cond(temperature > 0, drawn, likeliest)
+
+        def of_origin(name: str) -> jax.Array:
+            values = state[name]
+            return jnp.take_along_axis(values, origin.reshape(*each, *(1,) * (values.ndim - 2)), axis=1)
+
+        # Beams that go on from one and the same see what it saw: what was written stays where it is.
+        slot = len(prompt) + step * beams
+        own = jnp.arange(slots) == slot + jnp.arange(beams)[:, None]
+        seen = of_origin("seen") | own
+        ended = of_origin("ended") | (token == vocabulary.end)
+        places = jnp.full(beams, len(prompt) + step)
+        logits, cache, _ = model.decode(token, state["cache"], slot, places, seen)
         return {
             "cache": cache,
-            "logits": logits[:, 0],
-            "tokens": reordered(state["tokens"]).at[:, step].set(token),
+            "seen": seen,
+            "logits": logits,
+            "tokens": of_origin("tokens").at[:, :, step].set(token),
             "scores": scores,
-            "lengths": reordered(state["lengths"]) + ~ended,
-            "stamp": jnp.where(token >= vocabulary.stamps, token, reordered(state["stamp"])),
+            "lengths": of_origin("lengths") + ~ended,
+            "stamp": jnp.where(token >= vocabulary.stamps, token, of_origin("stamp")),
             "ended": ended,
             "step": step + 1,
         }
 
     state = jax.lax.while_loop(goes_on, advance, state)
-    means = (state["scores"] / (state["lengths"] + 1)).reshape(batch, beams)
-    chosen = jnp.argmax(means, axis=1) + jnp.arange(batch) * beams
-    return Written(state["tokens"][chosen], state["lengths"][chosen], means.max(axis=1), no_speech)
+    means = state["scores"] / (state["lengths"] + 1)
+    best = jnp.argmax(means, axis=1, keepdims=True)
+    tokens = jnp.take_along_axis(state["tokens"], best[..., None], axis=1)[:, 0]
+    lengths = jnp.take_along_axis(state["lengths"], best, axis=1)[:, 0]
+    return Written(tokens, lengths, means.max(axis=1), no_speech)
 
 
-def _allowed(state: dict[str, Any], vocabulary: Vocabulary) -> jax.Array:
-    """The logits `[rows, tokens]` with minus infinity where the rules allow nothing."""
+def _chances(state: dict[str, Any], vocabulary: Vocabulary) -> jax.Array:
+    """Log-probabilities `[batch, beams, tokens]` of what the rules allow, minus infinity elsewhere."""
     logits, step, tokens = state["logits"], state["step"], state["tokens"]
-    numbers = jnp.arange(logits.shape[1])
+    numbers = jnp.arange(logits.shape[-1])
     is_stamp = numbers >= vocabulary.stamps
     last, before = (
-        jnp.where(step >= back, jnp.take(tokens, jnp.maximum(step - back, 0), axis=1), -1) for back in (1, 2)
+        jnp.where(step >= back, jnp.take(tokens, jnp.maximum(step - back, 0), axis=-1), -1)[..., None]
+        for back in (1, 2)
     )
     last_is_stamp = last >= vocabulary.stamps
     closes_pair = last_is_stamp & ((before >= vocabulary.stamps) | (step < 2))
     # After one of a pair only its other or the end of the text may come, and never an earlier time; text that begins
     # and ends at the same time is none.
-    least = state["stamp"] + ~(last_is_stamp & ~closes_pair)
+    least = state["stamp"][..., None] + ~(last_is_stamp & ~closes_pair)
     least = jnp.where(step == 0, vocabulary.stamps, least)
     never = jnp.zeros(len(numbers), bool).at[jnp.array([vocabulary.no_stamps, *vocabulary.suppressed])].set(True)
     first = ~is_stamp | (numbers >= vocabulary.stamps + _FIRST_STAMPS)
     forbidden = (
         never
-        | (closes_pair[:, None] & is_stamp)
-        | ((last_is_stamp & ~closes_pair)[:, None] & (numbers < vocabulary.end))
-        | (is_stamp & (numbers < least[:, None]))
+        | (closes_pair & is_stamp)
+        | (last_is_stamp & ~closes_pair & (numbers < vocabulary.end))
+        | (is_stamp & (numbers < least))
         | ((step == 0) & first)
     )
-    logits = jnp.where(forbidden, _NEVER, logits)
-    chances = jax.nn.log_softmax(logits)
-    together = jax.nn.logsumexp(jnp.where(is_stamp, chances, _NEVER), axis=1)
-    likeliest = jnp.where(is_stamp, _NEVER, chances).max(axis=1)
-    return jnp.where((together > likeliest)[:, None] & ~is_stamp, _NEVER, logits)
+    chances = jax.nn.log_softmax(jnp.where(forbidden, _NEVER, logits))
+    together = jax.nn.logsumexp(chances[..., vocabulary.stamps :], axis=-1, keepdims=True)
+    likeliest = chances[..., : vocabulary.stamps].max(axis=-1, keepdims=True)
+    only_stamps = jnp.where(is_stamp, chances - together, _NEVER)
+    return jnp.where(together > likeliest, only_stamps, chances)
