@@ -13,7 +13,7 @@ import zoo
 from tests.clips import numbered, write_clip
 from zoo import transcribe
 from zoo.errors import UserError
-from zoo.transcriber import Segment, Word
+from zoo.listener import Segment, Word
 from zoo.unfinished_transcript import UnfinishedTranscript
 
 RATE = 16_000

@@ -15,10 +15,10 @@ from flax import nnx
 
 from zoo import hub
 from zoo.data.log_mel import SAMPLE_RATE, SECONDS, log_mel
-from zoo.data.sound import SoundReader, blocks, open_sound
-from zoo.errors import UserError
+from zoo.data.sound import blocks
+from zoo.listener import Listener, Segment, Word
 from zoo.models.whisper_search import Vocabulary, Written, search
-from zoo.predictor import Predictor, load
+from zoo.predictor import load
 from zoo.registry import ModelCard
 from zoo.speech_windows import Window, windows
 from zoo.word_times import token_starts
@@ -27,33 +27,6 @@ STAMP_SECONDS = 0.02  # between one time stamp's token and the next
 _STEPS = 224  # tokens that are written for a window at most, as the published code does
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # tried in turn until a text is not doubtful
 _BLOCK_SECONDS = 32  # of sound that the voice detector hears at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class Word:
-    """A word with the punctuation around it, and its `start` and `end` in seconds."""
-
-    text: str
-    start: float
-    end: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """A sentence or a part of one.
-
-    Attributes:
-      start, end: in seconds.
-      log_probability: the mean over the tokens of the window that it is part of, natural logarithm.
-      doubtful: whether the model itself is unsure of it: noise, another language, or it repeats itself.
-    """
-
-    text: str
-    start: float
-    end: float
-    words: tuple[Word, ...]
-    log_probability: float
-    doubtful: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +58,8 @@ class Hearing:
     most_no_speech: float = 0.6
 
 
-class Transcriber(Predictor):
-    """Writes down what is said; compiled once, however long the sound.
-
-    A sound is whatever `zoo.data.sound.open_sound` takes, a path, an address, bytes or a file object of a video or of
-    sound alone; an open `SoundReader`; or float32 [samples] from -1 to 1, 16,000 a second.
-    """
+class Transcriber(Listener):
+    """Whisper: writes down what is said, with the times of words."""
 
     def __init__(self, card: ModelCard, model: nnx.Module):
         super().__init__(card, model)
@@ -102,36 +71,6 @@ class Transcriber(Predictor):
             *(self.preprocess.tokens[name] for name in ("start", "previous", "no_speech")),
         )
         self._vocabulary = Vocabulary(**self.preprocess.tokens, suppressed=suppressed)
-
-    def transcribe(self, sound: Any, *, prompt: str = "") -> list[Segment]:
-        """All that is said, in order; empty where nobody speaks.
-
-        Args:
-          prompt: text in the style, and with the names, that are to be expected.
-
-        Raises:
-          UserError: the sound cannot be read, or there is none.
-        """
-        return [segment for _, segments in self.follow(sound, prompt=prompt) for segment in segments]
-
-    def follow(self, sound: Any, *, prompt: str = "", begin: float = 0.0) -> Iterator[tuple[float, list[Segment]]]:
-        """Yields (seconds up to which all is written down, the segments since) while the sound is read.
-
-        No more than some minutes of it are in memory.
-
-        Args:
-          begin: seconds; windows that start before are left out.
-        """
-        if isinstance(sound, SoundReader):
-            yield from self._follow(sound.samples(), prompt, begin)
-        elif hasattr(sound, "__array__"):
-            samples = np.asarray(sound)
-            if samples.dtype != np.float32 or samples.ndim != 1:
-                raise UserError(f"a sound is float32 [samples], not {samples.dtype} {list(samples.shape)}")
-            yield from self._follow(iter([samples]), prompt, begin)
-        else:
-            with open_sound(sound) as reader:
-                yield from self.follow(reader, prompt=prompt, begin=begin)
 
     def _follow(self, parts: Iterator[np.ndarray], prompt: str, begin: float) -> Iterator[tuple[float, list[Segment]]]:
         ids = self._prompt(prompt)

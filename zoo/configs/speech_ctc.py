@@ -39,7 +39,7 @@ PRESETS = {
 _TOLD = {
     "task": "speech commands",
     "labels": SYMBOLS,
-    "preprocessing": {"beams": 16},
+    "preprocessing": {"vocabulary": VOCABULARY, "beams": 16},
     "licence": "Code and weights Apache-2.0 (this project). Voices: espeak-ng, GPL-3.0, a program that spoke for the "
     "training and is no part of this.",
     "attribution": "Trained here by `zoo train --model speech_ctc`, on speech that espeak-ng made.",

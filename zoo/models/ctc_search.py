@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 _NEVER = -jnp.inf
@@ -77,7 +78,7 @@ def _search(chances: jax.Array, steps: jax.Array, *, beams: int, longest: int) -
 
         # What grows into a text that is there already is that text: [text, the text that it is one symbol more of].
         common = (jnp.arange(longest) >= lengths[:, None]) | (texts[:, None] == texts[None])
-        is_next = common.all(axis=-1).T & (lengths[:, None] == lengths + 1) & (lengths >= 0)
+        is_next = common.all(axis=-1) & (lengths[:, None] == lengths + 1) & (lengths >= 0)
         joins = jnp.where(is_next, grows[:, jnp.maximum(last - 1, 0)].T, _NEVER)
         stays_symbol = jnp.logaddexp(stays_symbol, joins.max(axis=1))  # a text has one text before it
         taken = (is_next[:, :, None] & (jnp.arange(1, classes) == last[:, None, None])).any(axis=0)
@@ -103,3 +104,31 @@ def _search(chances: jax.Array, steps: jax.Array, *, beams: int, longest: int) -
     (texts, _, in_blank, in_symbol), _ = jax.lax.scan(step, start, (chances, counts))
     totals, order = jax.lax.top_k(jnp.logaddexp(in_blank, in_symbol), beams)
     return Spelt(texts[order], totals)
+
+
+def spikes(chances: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """At which step each symbol of a text begins on the likeliest path that spells it: int [symbols] (Viterbi).
+
+    Args:
+      chances: log-probabilities [steps, classes].
+      symbols: int [symbols], none of them 0; there are steps enough for them.
+    """
+    path = np.zeros(2 * len(symbols) + 1, int)  # a blank around each
+    path[1::2] = symbols
+    may_skip = np.zeros(len(path), bool)  # the blank between two symbols, if those differ
+    may_skip[3::2] = symbols[1:] != symbols[:-1]
+    best = np.full(len(path), -np.inf)
+    best[:2] = chances[0, path[:2]]
+    moves = np.zeros((len(chances), len(path)), int)
+    for step in range(1, len(chances)):
+        come = np.stack([best, np.append(-np.inf, best[:-1]), np.append([-np.inf] * 2, best)[: len(path)]])
+        come[2, ~may_skip] = -np.inf
+        moves[step] = come.argmax(axis=0)
+        best = come.max(axis=0) + chances[step, path]
+    place = len(path) - 1 if len(path) == 1 or best[-1] >= best[-2] else len(path) - 2
+    found = np.zeros(len(symbols), int)
+    for step in range(len(chances) - 1, -1, -1):
+        if place % 2:
+            found[place // 2] = step
+        place -= moves[step, place]
+    return found
