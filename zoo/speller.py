@@ -67,11 +67,11 @@ class Speller(Listener):
         if prompt:
             raise UserError(f"{self.card.name} takes no prompt: it knows {len(self.preprocess.vocabulary)} words only")
         first = round(begin * SAMPLE_RATE) // STEP  # the step that `held` begins with
-        held = np.zeros((0, len(self.labels)), np.float32)
+        held, space = np.zeros((0, len(self.labels)), np.float32), self.labels.index(" ")
         for chances in itertools.chain(self._chances(_from(parts, first * STEP)), [None]):
             held = held if chances is None else np.concatenate([held, chances])
             segments = []
-            while (found := first_text(held.argmax(axis=1), is_all=chances is None)) is not None:
+            while (found := first_text(held.argmax(axis=1), space, is_all=chances is None)) is not None:
                 start, end = found
                 behind = np.flatnonzero(held[end : end + _MARGIN].argmax(axis=1))
                 seen = slice(max(0, start - _MARGIN), end + (int(behind[0]) if len(behind) else _MARGIN))
@@ -121,13 +121,14 @@ class Speller(Listener):
         return [Segment(text, words[0].start, words[-1].end, tuple(words), certain, doubtful)]
 
 
-def first_text(best: np.ndarray, *, is_all: bool) -> tuple[int, int] | None:
+def first_text(best: np.ndarray, space: int, *, is_all: bool) -> tuple[int, int] | None:
     """The first text's steps, from its first symbol to behind its last; None if it is not at its end or there is none.
 
-    A text ends at a pause, or if there is none for long where there is the most like it.
+    A text ends at a pause, or if there is none for long at a space, or without one where there is the most like a pause.
 
     Args:
       best: int [steps], the likeliest symbol of each step so far.
+      space: the symbol between words.
       is_all: whether nothing follows.
     """
     spoken = np.flatnonzero(best)
@@ -141,7 +142,9 @@ def first_text(best: np.ndarray, *, is_all: bool) -> tuple[int, int] | None:
         return first, int(pauses[0]) + 1
     if len(best) < first + _LONGEST + _PAUSE and not is_all:
         return None
-    return first, int(spoken[fits][np.argmax(gaps[fits])]) + 1
+    late = fits & (spoken >= first + _LONGEST // 2)
+    spaces = spoken[late & (best[spoken] == space)]
+    return first, int(spaces[-1] if len(spaces) else spoken[late][np.argmax(gaps[late])]) + 1
 
 
 def _from(parts: Iterator[np.ndarray], sample: int) -> Iterator[np.ndarray]:
