@@ -10,7 +10,7 @@ from tests.clips import numbered, write_clip
 from zoo.data.decode import open_video
 from zoo.errors import UserError
 from zoo.subtitled_video import burn, check_track, mux
-from zoo.transcriber import Segment, Word
+from zoo.listener import Segment, Word
 
 
 def said(text: str, start: float, end: float) -> Segment:

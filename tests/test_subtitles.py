@@ -7,7 +7,7 @@ import av
 import pytest
 
 from zoo.subtitles import FORMATS
-from zoo.transcriber import Segment, Word
+from zoo.listener import Segment, Word
 
 TEXT = "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power"
 WORDS = TEXT.split()

@@ -13,7 +13,9 @@ import zoo
 from tests.clips import numbered, write_clip
 from zoo import transcribe
 from zoo.errors import UserError
-from zoo.transcriber import Segment, Word
+from zoo.listener import Segment, Word
+from zoo.speech_windows import Window
+from zoo.transcriber import _left_out
 from zoo.unfinished_transcript import UnfinishedTranscript
 
 RATE = 16_000
@@ -139,3 +141,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: np
     assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.json", "talk.wav"]
     transcribe.main(["talk.wav", "--format", "vtt"])
     assert capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
+
+
+def test_speech_behind_the_last_word_is_listened_to_anew():
+    """Not what is too short to be a sentence, not where nothing was written, and not without end."""
+    samples = np.arange(10 * RATE, dtype=np.float32)
+    window = Window(3.0, samples)
+
+    def until(*ends: float) -> list[Segment]:
+        return [Segment("so", 3.0, end, (), -0.1, False) for end in ends]
+
+    (rest,) = _left_out((window, window, window, window), [until(4.0, 7.5), until(12.0), [], until(3.5)])
+    assert (rest.start, rest.end) == (7.5, 13.0)
+    np.testing.assert_array_equal(rest.samples, samples[round(4.5 * RATE) :])

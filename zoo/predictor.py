@@ -136,6 +136,7 @@ PREDICTORS = {
     "pose": "zoo.pose:PoseFinder",
     "prediction": "zoo.frame_predictor:FramePredictor",
     "shot boundaries": "zoo.shot_detector:ShotDetector",
+    "speech commands": "zoo.speller:Speller",
     "transcription": "zoo.transcriber:Transcriber",
 }
 """By the card's task, imported when one is loaded; a task without calls of its own gets a plain `Predictor`."""

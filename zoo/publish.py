@@ -21,8 +21,10 @@ from tyro.conf import Positional
 from zoo import command_line, configs, hub, kernels, registry, run_log, train
 from zoo.configs import TrainConfig
 from zoo.data import open_dataset
+from zoo.data.log_mel import HOP, SAMPLE_RATE
 from zoo.download import sha256_of
 from zoo.errors import UserError
+from zoo.models.speech_ctc import STRIDE
 from zoo.registry import ModelCard, WeightSource
 from zoo.run_checkpoints import RunCheckpoints
 
@@ -86,7 +88,7 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
             options=options,
             source=WeightSource(kind="checkpoint", files=files, beneath=dict(config.start) or None),
             parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-            flops=flops(model, _seen(told["preprocessing"], getattr(model, "channels", 3))),
+            flops=flops(model, _seen(told["preprocessing"], getattr(model, "channels", getattr(model, "num_mels", 3)))),
         )
         (new / "card.json").write_text(card.to_json(), encoding="utf-8")
     return card
@@ -111,7 +113,9 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
 
 
 def _seen(preprocessing: Mapping[str, Any], channels: int) -> tuple[int, ...]:
-    """The shape of what the network sees: a square of a frame, or a clip."""
+    """The shape of what the network sees: a square of a frame, a clip, or a second of sound."""
+    if "vocabulary" in preprocessing:
+        return (1, SAMPLE_RATE // HOP // STRIDE * STRIDE, channels)
     if "size" in preprocessing:
         return (1, preprocessing["size"], preprocessing["size"], channels)
     return (1, preprocessing["num_frames"], preprocessing["crop"], preprocessing["crop"], channels)

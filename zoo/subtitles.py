@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 
-from zoo.transcriber import Segment
+from zoo.listener import Segment
 
 _LINE = 42  # characters that a line of subtitles may have, as broadcasters have it
 _LINES = 2

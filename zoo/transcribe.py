@@ -12,6 +12,7 @@ from zoo import command_line, output_files, registry
 from zoo.errors import UserError
 
 _ENGLISH = "en"
+_TASKS = ("transcription", "speech commands")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Arguments:
     prompt: str = ""
     """Names and words that are to be expected, as text."""
     model: str = "whisper_tiny_en"
-    """A published model for transcription."""
+    """A published model for transcription or speech commands."""
 
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "zoo transcribe")
     task = registry.card(arguments.model).task
-    if task != "transcription":
+    if task not in _TASKS:
         raise UserError(f"{arguments.model} is made for {task}; zoo transcribe takes a model for transcription")
     form = _format(arguments)
     output_files.check_outputs(arguments.file, [*filter(None, (arguments.out, arguments.mux, arguments.burn))])

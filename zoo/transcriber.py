@@ -15,10 +15,10 @@ from flax import nnx
 
 from zoo import hub
 from zoo.data.log_mel import SAMPLE_RATE, SECONDS, log_mel
-from zoo.data.sound import SoundReader, blocks, open_sound
-from zoo.errors import UserError
+from zoo.data.sound import blocks
+from zoo.listener import Listener, Segment, Word
 from zoo.models.whisper_search import Vocabulary, Written, search
-from zoo.predictor import Predictor, load
+from zoo.predictor import load
 from zoo.registry import ModelCard
 from zoo.speech_windows import Window, windows
 from zoo.word_times import token_starts
@@ -26,34 +26,8 @@ from zoo.word_times import token_starts
 STAMP_SECONDS = 0.02  # between one time stamp's token and the next
 _STEPS = 224  # tokens that are written for a window at most, as the published code does
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # tried in turn until a text is not doubtful
+_LEAST_WRITTEN, _LEAST_LEFT = 1.0, 1.5  # seconds of a window, for the rest of it to be listened to anew
 _BLOCK_SECONDS = 32  # of sound that the voice detector hears at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class Word:
-    """A word with the punctuation around it, and its `start` and `end` in seconds."""
-
-    text: str
-    start: float
-    end: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """A sentence or a part of one.
-
-    Attributes:
-      start, end: in seconds.
-      log_probability: the mean over the tokens of the window that it is part of, natural logarithm.
-      doubtful: whether the model itself is unsure of it: noise, another language, or it repeats itself.
-    """
-
-    text: str
-    start: float
-    end: float
-    words: tuple[Word, ...]
-    log_probability: float
-    doubtful: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +59,8 @@ class Hearing:
     most_no_speech: float = 0.6
 
 
-class Transcriber(Predictor):
-    """Writes down what is said; compiled for one window, two and four, however long the sound.
-
-    A sound is whatever `zoo.data.sound.open_sound` takes, a path, an address, bytes or a file object of a video or of
-    sound alone; an open `SoundReader`; or float32 [samples] from -1 to 1, 16,000 a second.
-    """
+class Transcriber(Listener):
+    """Whisper: writes down what is said, with the times of words."""
 
     def __init__(self, card: ModelCard, model: nnx.Module):
         super().__init__(card, model)
@@ -103,42 +73,17 @@ class Transcriber(Predictor):
         )
         self._vocabulary = Vocabulary(**self.preprocess.tokens, suppressed=suppressed)
 
-    def transcribe(self, sound: Any, *, prompt: str = "") -> list[Segment]:
-        """All that is said, in order; empty where nobody speaks.
-
-        Args:
-          prompt: text in the style, and with the names, that are to be expected.
-
-        Raises:
-          UserError: the sound cannot be read, or there is none.
-        """
-        return [segment for _, segments in self.follow(sound, prompt=prompt) for segment in segments]
-
-    def follow(self, sound: Any, *, prompt: str = "", begin: float = 0.0) -> Iterator[tuple[float, list[Segment]]]:
-        """Yields (seconds up to which all is written down, the segments since) while the sound is read.
-
-        No more than some minutes of it are in memory.
-
-        Args:
-          begin: seconds; windows that start before are left out.
-        """
-        if isinstance(sound, SoundReader):
-            yield from self._follow(sound.samples(), prompt, begin)
-        elif hasattr(sound, "__array__"):
-            samples = np.asarray(sound)
-            if samples.dtype != np.float32 or samples.ndim != 1:
-                raise UserError(f"a sound is float32 [samples], not {samples.dtype} {list(samples.shape)}")
-            yield from self._follow(iter([samples]), prompt, begin)
-        else:
-            with open_sound(sound) as reader:
-                yield from self.follow(reader, prompt=prompt, begin=begin)
-
     def _follow(self, parts: Iterator[np.ndarray], prompt: str, begin: float) -> Iterator[tuple[float, list[Segment]]]:
         ids = self._prompt(prompt)
         heard = windows(blocks(parts, _BLOCK_SECONDS * SAMPLE_RATE), self._voice_detector(), self._voice.window)
         wanted = (window for window in heard if window.start >= begin)
         for several in itertools.batched(wanted, self.preprocess.windows_a_call):
-            yield several[-1].end, self._written_down(several, ids)
+            end, segments = several[-1].end, []
+            while several:
+                found = self._written_down(several, ids)
+                segments += itertools.chain.from_iterable(found)
+                several = _left_out(several, found)
+            yield end, sorted(segments, key=lambda segment: segment.start)
 
     @functools.cached_property
     def _voice(self) -> Any:
@@ -165,7 +110,8 @@ class Transcriber(Predictor):
         most = self.model.text_context - _STEPS - 2
         return np.array([previous, *ids[-most:], start] if ids else [start], np.int32)
 
-    def _written_down(self, several: tuple[Window, ...], prompt: np.ndarray) -> list[Segment]:
+    def _written_down(self, several: tuple[Window, ...], prompt: np.ndarray) -> list[list[Segment]]:
+        """The segments of each window."""
         graph, weights = nnx.split(self.model)
         samples = np.zeros((_room(len(several)), SECONDS * SAMPLE_RATE), np.float32)
         # What is left of the room hears the same once more: of silence the network may write more than of speech.
@@ -196,10 +142,8 @@ class Transcriber(Predictor):
         texts = [[] if self._is_silence(found) else found[0] for found in best if found is not None]
         starts = self._token_starts(graph, weights, encoded, texts, several)
         return [
-            segment
+            [] if found is None else list(self._segments(window, ids, times, found[1], self._is_doubtful(found)))
             for window, found, ids, times in zip(several, best, texts, starts, strict=True)
-            if found is not None
-            for segment in self._segments(window, ids, times, found[1], self._is_doubtful(found))
         ]
 
     def _is_doubtful(self, found: tuple[list[int], float, float]) -> bool:
@@ -261,6 +205,20 @@ class Transcriber(Predictor):
                 words.append(Word(text.strip(), float(starts[first]), float(starts[end])))
                 first = end
         return tuple(words)
+
+
+def _left_out(several: tuple[Window, ...], found: list[list[Segment]]) -> tuple[Window, ...]:
+    """What is left of windows behind the last word that was written: at pauses the model may stop too early.
+
+    A window ends with speech, by the voice detector. One of which nothing was written is silence or noise.
+    """
+    rest = []
+    for window, segments in zip(several, found, strict=True):
+        end = segments[-1].end if segments else window.end
+        if end - window.start >= _LEAST_WRITTEN and window.end - end >= _LEAST_LEFT:
+            samples = window.samples[round((end - window.start) * SAMPLE_RATE) :]
+            rest.append(Window(window.end - len(samples) / SAMPLE_RATE, samples))
+    return tuple(rest)
 
 
 def _room(windows: int) -> int:

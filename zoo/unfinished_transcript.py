@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from zoo import output_files
-from zoo.transcriber import Segment, Word
+from zoo.listener import Segment, Word
 
 
 class UnfinishedTranscript:

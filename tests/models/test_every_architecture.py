@@ -42,6 +42,7 @@ TINY = {
     "simvp": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "slow_r50": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),
     "slowfast_r50": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
+    "speech_ctc": ({"num_mels": 6, "features": 8, "hidden_features": 8, "num_classes": 5}, [(2, 12, 6)]),
     "tau": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "transnetv2": ({}, [(1, 2, 27, 48, 3)]),
     "video_gen": ({"num_classes": 5, "widths": (32, 32)}, [(2, 4, 16, 16, 1), (2,), (2, 5)]),

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import zoo
-from zoo.data.log_mel import HOP, SAMPLE_RATE, SECONDS, log_mel, mel_filters
+from zoo.data.log_mel import BEFORE, HOP, SAMPLE_RATE, SECONDS, causal_log_mel, log_mel, mel_filters
 from zoo.models.whisper import Whisper
 
 
@@ -40,6 +40,20 @@ def test_the_quietest_is_eighty_decibels_below_the_loudest(sound):
     mel = np.asarray(log_mel(sound[:, : 2 * SAMPLE_RATE]))
     assert mel.min() == pytest.approx(mel.max() - 8 / 4)
     np.testing.assert_allclose(np.asarray(log_mel(np.zeros((1, SAMPLE_RATE), np.float32))), (-10 + 4) / 4)
+
+
+def test_causal_log_mel(sound):
+    """By NumPy, frame by frame; and in two pieces it is as in one."""
+    samples = sound[:, : BEFORE + 50 * HOP]
+    whole = np.asarray(causal_log_mel(samples, 40))
+    assert whole.shape == (1, 50, 40)
+    window = np.hanning(401)[:-1]
+    for frame in (0, 17, 49):
+        end = BEFORE + (frame + 1) * HOP
+        power = np.abs(np.fft.rfft(samples[0, end - 400 : end] * window)) ** 2
+        np.testing.assert_allclose(whole[0, frame], np.log10(power @ mel_filters(40) + 1e-6) / 3 + 1, atol=1e-4)
+    pieces = [causal_log_mel(samples[:, start * HOP : BEFORE + end * HOP], 40) for start, end in ((0, 20), (20, 50))]
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
 
 
 @pytest.mark.slow

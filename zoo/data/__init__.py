@@ -11,6 +11,7 @@ from zoo.data.labelled_videos import PUBLISHED, is_labelled_videos
 from zoo.data.long_tail import LongTailedDigits
 from zoo.data.moving_digits import MovingDigits
 from zoo.data.real_clips import RealClips
+from zoo.data.spoken_commands import SpokenCommands
 from zoo.data.tfds import TensorFlowDataset
 from zoo.data.video_clips import VideoClips
 from zoo.data.youtube8m import YouTube8M
@@ -23,6 +24,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
     "long_tailed_digits": LongTailedDigits,
     "moving_digits": MovingDigits,
     "real_clips": RealClips,
+    "spoken_commands": SpokenCommands,
     "youtube8m": YouTube8M,
 }
 
@@ -33,7 +35,7 @@ def open_dataset(name: str, split: str, **options: Any) -> Any:
     The last are `folder:DIR`, `csv:FILE` or one of `PUBLISHED`, as in `zoo.data.labelled_videos`.
 
     Every source has `num_classes` and gives dicts of arrays: "image" or "video" in uint8, with "label" (an index) or
-    "classes" (a count a class).
+    "classes" (a count a class); or "sound" in int16, with "symbols".
 
     Raises:
       UserError: no such data set, or it does not take these options.

@@ -1,4 +1,4 @@
-"""Sound as Whisper hears it: how loud each of 80 bands of pitch is, every hundredth of a second."""
+"""Sound as speech models hear it: how loud each of some bands of pitch is, every hundredth of a second."""
 
 import functools
 
@@ -11,6 +11,8 @@ SAMPLE_RATE = 16_000  # samples a second
 SECONDS = 30  # that a model hears at a time
 HOP = 160  # samples from one frame to the next
 _SPAN = 400  # samples that a frame is made of
+BEFORE = _SPAN - HOP  # samples before a hop that belong to its frame, where it ends with the hop
+_FLOOR = 1e-6  # power that is added, so that digital silence and faint noise are alike: speech has 0.01 to 100
 
 # The scale of Slaney's Auditory Toolbox (1998): linear up to 1,000 Hz, logarithmic above.
 _LINEAR_HERTZ, _HERTZ_A_MEL = 1_000.0, 200 / 3
@@ -29,12 +31,32 @@ def log_mel(samples: Float[jax.Array, "batch samples"], num_mels: int = 80) -> F
     around = _SPAN // 2
     padded = jnp.pad(samples, ((0, 0), (around, around)), mode="reflect")
     starts = HOP * np.arange(samples.shape[1] // HOP)
-    window = np.hanning(_SPAN + 1)[:-1].astype(np.float32)
-    spectrum = jnp.fft.rfft(padded[:, starts[:, None] + np.arange(_SPAN)] * window)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    mel = jnp.log10(jnp.maximum(power @ mel_filters(num_mels), 1e-10))
+    mel = jnp.log10(jnp.maximum(_bands(padded[:, starts[:, None] + np.arange(_SPAN)], num_mels), 1e-10))
     loudest = mel.max(axis=(1, 2), keepdims=True)
     return (jnp.maximum(mel, loudest - 8) + 4) / 4
+
+
+def causal_log_mel(
+    samples: Float[jax.Array, "batch samples"], num_mels: int
+) -> Float[jax.Array, "batch frames mels"]:
+    """Log-mel spectrogram of sound as it comes, about -2 to 2: one frame for each `HOP` samples behind the first `BEFORE`.
+
+    A frame ends with the last sample of its hop, and no frame depends on what comes later or on how loud the rest is.
+
+    Args:
+      samples: float32 from -1 to 1, `SAMPLE_RATE` a second; `BEFORE` and a multiple of `HOP`.
+    """
+    starts = HOP * np.arange((samples.shape[1] - BEFORE) // HOP)
+    mel = jnp.log10(_bands(samples[:, starts[:, None] + np.arange(_SPAN)], num_mels) + _FLOOR)
+    return mel / 3 + 1
+
+
+def _bands(frames: Float[jax.Array, "batch frames span"], num_mels: int) -> Float[jax.Array, "batch frames mels"]:
+    """How much power is in each band."""
+    window = np.hanning(_SPAN + 1)[:-1].astype(np.float32)
+    spectrum = jnp.fft.rfft(frames * window)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return power @ mel_filters(num_mels)
 
 
 @functools.cache
