@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         raise UserError("espeak-ng is not here; install it (Debian: apt install espeak-ng)")
     file = tables.RESULTS / f"{tables.slug(on_device.cpu_name())}-word-errors.csv"
     table = tables.read(file, "model", "by", "sound")
-    real, spoken = list(_librivox()), list(_spoken())
+    real, spoken = list(librivox()), list(_spoken())
     sets = {"LibriVox": real}
     for noise in _NOISE:
         name = "espeak-ng" if noise is None else f"espeak-ng, noise at {noise} dB"
@@ -178,7 +178,8 @@ def figures(heard: list[str], said: list[str]) -> dict[str, str]:
     return {"clips": str(len(said)), "words": str(words), "word error rate": f"{jiwer.wer(said, heard):.3f}"}
 
 
-def _librivox() -> Iterator[tuple[np.ndarray, str]]:
+def librivox() -> Iterator[tuple[np.ndarray, str]]:
+    """Five clips, float32 samples, and what is said in them."""
     with tempfile.TemporaryDirectory() as folder:
         for number, text in _CLIPS.items():
             name = f"{_FOLDER}/sense_and_sensibility_01_austen_64kb-{number}.wav"

@@ -75,7 +75,7 @@ def test_nothing_is_invented(transcriber):
     )
     sounds = {
         "silence": np.zeros(len(times)),
-        "white noise": 0.3 * rng.standard_normal(len(times)),
+        "white noise": 0.3 * rng.standard_normal(10 * 60 * RATE),
         "hum": 0.5 * np.sin(2 * np.pi * 50 * times),
         "music": chord,
     }
