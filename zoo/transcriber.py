@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 from flax import nnx
 
-from zoo import hub
+from zoo import hub, registry
 from zoo.data.log_mel import SAMPLE_RATE, SECONDS, log_mel
 from zoo.data.sound import blocks
 from zoo.listener import Listener, Segment, Word
@@ -38,7 +38,8 @@ class Hearing:
       tokens: ids of "end", "start", "previous", "no_speech", "no_stamps" and "stamps" (0.00 seconds).
       suppressed: ids of what is never written.
       alignment_heads: (layer, head) of the decoder's attention that follows the text.
-      tokenizer: the file beside the weights, as the library `tokenizers` reads it.
+      tokenizer: a file as the library `tokenizers` reads it, kept beside the weights of `tokenizer_of`.
+      tokenizer_of: the published model that the tokenizer comes with.
       voice_detector: the published model that finds where somebody speaks.
       beams: texts that are followed at once.
       windows_a_call: windows that go through one compiled call at most.
@@ -51,6 +52,7 @@ class Hearing:
     suppressed: list[int]
     alignment_heads: list[list[int]]
     tokenizer: str
+    tokenizer_of: str
     voice_detector: str = "silero_vad"
     beams: int = 5
     windows_a_call: int = 4
@@ -66,7 +68,8 @@ class Transcriber(Listener):
         super().__init__(card, model)
         self.model: Any
         self.preprocess = Hearing(**card.preprocessing)
-        self.tokenizer = tokenizers.Tokenizer.from_file(str(hub.kept_file(card, self.preprocess.tokenizer)))
+        tokenizer = hub.kept_file(registry.card(self.preprocess.tokenizer_of), self.preprocess.tokenizer)
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
         suppressed = (
             *self.preprocess.suppressed,
             *(self.preprocess.tokens[name] for name in ("start", "previous", "no_speech")),
