@@ -45,7 +45,7 @@ _TRANSFORMED = next_fast_len(SAMPLES + int(_ECHO[1] * SAMPLE_RATE), real=True)
 class SpokenCommands:
     """Random-access source of sounds and what is said in them; item i depends on (seed, split, i) alone.
 
-    An item is `{"sound": int16 [SAMPLES], "samples": int32, "symbols": int32 [MOST_SYMBOLS]}`: `SAMPLE_RATE` a second, of
+    An item is `{"sound": int16 [SAMPLES], "samples": int32, "symbols": int32 [MOST_SYMBOLS]}`: 16,000 a second, of
     which the first `samples` are sound and the rest zeros, and numbers of `SYMBOLS`, words with a space between, filled
     up with 0. One to five words, as many as there is room for, are said by one voice in pieces of one to three. Now and
     then nobody speaks. The voices of the "test" split are not in the "train" split. What is said depends on the
