@@ -1,9 +1,9 @@
 """`python -m benchmarks.spoken_words --run runs/...`: how many digits and commands a run of speech_ctc gets wrong.
 
-On voices of espeak-ng that no training heard, clean and under noise; on flite's, another synthesiser's; and on recordings
-of people, all that is at hand of these words in Debian's packages: Allison Smith of Asterisk's prompts (digits and a few
-commands, alone and joined), a man of ALSA's speaker test, and one of TIDIGITS' in pocketsphinx-testdata. With `--write`
-benchmarks/results/<device>-spoken-words.csv keeps the table.
+On voices of espeak-ng that no training heard, clean and under noise; on flite's, another synthesiser's; and on all
+recordings of people who say these words that are at hand in Debian's packages: Allison Smith in Asterisk's prompts
+(digits and a few commands, alone and joined), the voice of ALSA's speaker test, and one text of TIDIGITS in
+pocketsphinx-testdata. With `--write` benchmarks/results/<device>-spoken-words.csv keeps the table.
 """
 
 import dataclasses

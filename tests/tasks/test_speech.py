@@ -59,7 +59,10 @@ def tones(texts: list[list[int]]) -> dict[str, np.ndarray]:
 
 
 def learnt(model: nnx.Module, batch: dict[str, np.ndarray], steps: int) -> list[float]:
-    task, optimizer = Speech(), nnx.Optimizer(model, optax.adam(5e-3), wrt=nnx.Param)
+    task, optimizer = (
+        Speech(),
+        nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3)), wrt=nnx.Param),
+    )
 
     @nnx.jit
     def step(model, optimizer, key):
@@ -105,7 +108,7 @@ def test_a_few_spoken_texts_are_learnt_by_heart(tmp_path, monkeypatch):
     items = [data[index] for index in range(8)]
     batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
     model = registry.create("speech_ctc", dropout=0.0)
-    learnt(model, batch, 250)
+    learnt(model, batch, 200)
     model.eval()
     answers = Speech().evaluate(model, batch, jax.random.key(0))["answers"]
     assert Speech().over_all(jax.device_get(answers))["word_error_rate"] < 0.1

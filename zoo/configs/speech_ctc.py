@@ -44,8 +44,8 @@ _TOLD = {
     "training and is no part of this.",
     "attribution": "Trained here by `zoo train --model speech_ctc`, on speech that espeak-ng made.",
     "protocol": f"Word error rate of the likeliest path on 512 generated texts (seed 0) of one to five of "
-    f"{len(VOCABULARY)} words, said by 12 voices of espeak-ng that training never heard, at 5 to 40 dB above white or pink noise, through "
-    "microphones, telephones and rooms drawn at random. Real recordings are in benchmarks/results.",
+    f"{len(VOCABULARY)} words, said by 12 voices of espeak-ng that training never heard, at 5 to 40 dB above white or "
+    "pink noise, through microphones, telephones and rooms drawn at random. Real recordings are in benchmarks/results.",
 }
 
 CARDS = {
