@@ -32,7 +32,8 @@ _ALONE = {
     **{"dictate/pause": "pause", "dictate/record": "record", "hello": "hello", "goodbye": "goodbye", "vm-no": "no"},
     **{"vm-first": "first", "vm-last": "last"},
 }
-_SPEAKER_TEST = ("Front_Center", "Front_Left", "Front_Right", "Rear_Center", "Rear_Left", "Rear_Right", "Side_Left")
+_SPEAKER_TEST = [f"{place}_{side}" for place in ("Front", "Rear") for side in ("Center", "Left", "Right")]
+_SPEAKER_TEST += ["Side_Left", "Side_Right"]
 _TIDIGITS = "usr/share/pocketsphinx/test/data/tidigits/dhd.2934z.raw"
 _JOINED = 40  # texts of three to five of her words, with a quarter of a second between
 

@@ -21,7 +21,9 @@ _DEFAULT = TrainConfig(
     dataset="spoken_commands",
     steps=3000,
     batch_size=32,
-    learning_rate=2e-3,
+    # AdamW is still at a word error rate of 0.97 after 1,500 steps of these, where Muon is at 0.14.
+    optimizer="muon",
+    learning_rate=0.025,
     warmup_steps=100,
     weight_decay=1e-3,
     clip_norm=1.0,
