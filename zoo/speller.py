@@ -210,7 +210,7 @@ class SpeechStream:
 @functools.partial(jax.jit, static_argnames="graph")
 def _heard(graph: nnx.GraphDef, weights: nnx.State, samples: jax.Array) -> jax.Array:
     model: Any = nnx.merge(graph, weights)
-    precision = jnp.result_type(*jax.tree.leaves(weights))
+    precision = jnp.result_type(*jax.tree.leaves(nnx.state(nnx.merge(graph, weights), nnx.Param)))
     logits = model(causal_log_mel(samples, model.num_mels).astype(precision))
     return jax.nn.log_softmax(logits.astype(jnp.float32))
 
