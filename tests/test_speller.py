@@ -1,9 +1,9 @@
 """Speech commands written down: what, when, across windows and pauses, and as a stream."""
 
 import io
+import itertools
 import wave
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from zoo.errors import UserError
 from zoo.models.speech_ctc import STRIDE
 from zoo.registry import WeightSource
 from zoo.speller import Speller, first_text
-from zoo.tasks.speech import STEP
 
 LETTER = 0.12  # seconds of a letter's tone
 TONES = {symbol: 300 + 120 * number for number, symbol in enumerate(SYMBOLS[1:])}
@@ -48,7 +47,9 @@ class ToneReader(nnx.Module):
 
 def tone(symbol: str, seconds: float = LETTER) -> np.ndarray:
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    return (0.3 * np.sin(2 * np.pi * TONES[symbol] * times)).astype(np.float32) if symbol else 0 * times.astype(np.float32)
+    return (
+        (0.3 * np.sin(2 * np.pi * TONES[symbol] * times)).astype(np.float32) if symbol else 0 * times.astype(np.float32)
+    )
 
 
 def spectra() -> np.ndarray:
@@ -61,7 +62,9 @@ def spectra() -> np.ndarray:
 
 def spoken(text: str) -> np.ndarray:
     """Letters with short pauses between, "_" is a second of silence."""
-    parts = [[np.zeros(SAMPLE_RATE, np.float32)] if letter == "_" else [tone(letter), tone("", 0.06)] for letter in text]
+    parts = [
+        [np.zeros(SAMPLE_RATE, np.float32)] if letter == "_" else [tone(letter), tone("", 0.06)] for letter in text
+    ]
     return np.concatenate([part for pair in parts for part in pair])
 
 
@@ -136,7 +139,7 @@ def test_a_stream_is_as_the_whole(speller):
     with speller.stream() as stream:
         texts = [stream.push(sound[start : start + 1000]) for start in range(0, len(sound), 1000)]
     assert texts[-1] == "go on\nstop\n"
-    assert all(later.startswith(earlier.rstrip()) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier.rstrip()) for earlier, later in itertools.pairwise(texts))
     at = [text.rstrip() for text in texts].index("go")
     assert at * 1000 / SAMPLE_RATE < 1 + 2 * (LETTER + 0.06) + 0.15, "it is there soon after it was said"
 

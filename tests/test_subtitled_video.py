@@ -9,8 +9,8 @@ import pytest
 from tests.clips import numbered, write_clip
 from zoo.data.decode import open_video
 from zoo.errors import UserError
-from zoo.subtitled_video import burn, check_track, mux
 from zoo.listener import Segment, Word
+from zoo.subtitled_video import burn, check_track, mux
 
 
 def said(text: str, start: float, end: float) -> Segment:

@@ -6,8 +6,8 @@ import json
 import av
 import pytest
 
-from zoo.subtitles import FORMATS
 from zoo.listener import Segment, Word
+from zoo.subtitles import FORMATS
 
 TEXT = "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power"
 WORDS = TEXT.split()

@@ -42,7 +42,7 @@ class Spelling:
 
 
 class Speller(Listener):
-    """Writes down digits and commands; whatever else is said comes out as some of those, or as letters, marked doubtful.
+    """Writes down digits and commands; whatever else is said comes out as some of those or as letters, doubtful.
 
     The times of words are those at which the network is sure of their first and last letters, which is within them.
     """
@@ -124,7 +124,7 @@ class Speller(Listener):
 def first_text(best: np.ndarray, space: int, *, is_all: bool) -> tuple[int, int] | None:
     """The first text's steps, from its first symbol to behind its last; None if it is not at its end or there is none.
 
-    A text ends at a pause, or if there is none for long at a space, or without one where there is the most like a pause.
+    A text ends at a pause, or if none comes for long at a space, or without one where it is most like a pause.
 
     Args:
       best: int [steps], the likeliest symbol of each step so far.
@@ -210,7 +210,7 @@ class SpeechStream:
 @functools.partial(jax.jit, static_argnames="graph")
 def _heard(graph: nnx.GraphDef, weights: nnx.State, samples: jax.Array) -> jax.Array:
     model: Any = nnx.merge(graph, weights)
-    precision = jnp.result_type(*jax.tree.leaves(weights))
+    precision = jnp.result_type(*jax.tree.leaves(nnx.state(nnx.merge(graph, weights), nnx.Param)))
     logits = model(causal_log_mel(samples, model.num_mels).astype(precision))
     return jax.nn.log_softmax(logits.astype(jnp.float32))
 

@@ -18,8 +18,8 @@ from zoo.data.decode import OPTIONS, open_video
 from zoo.data.source import View, open_source
 from zoo.data.video_writer import VideoWriter
 from zoo.errors import UserError
-from zoo.subtitles import on_screen
 from zoo.listener import Segment
+from zoo.subtitles import on_screen
 
 _TRACKS = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip"}
 _CLOCK = Fraction(1, 1000)

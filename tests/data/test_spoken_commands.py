@@ -62,9 +62,7 @@ def test_an_item_depends_on_its_number_alone(data):
 @needs_espeak
 def test_noise_is_as_loud_as_asked(data):
     """Of the same items without and with noise: the difference has the asked-for power below the words."""
-    clean, noisy = (
-        dataclasses.replace(data["test"], channel=False, decibels=(level, level)) for level in (90, 10)
-    )
+    clean, noisy = (dataclasses.replace(data["test"], channel=False, decibels=(level, level)) for level in (90, 10))
     found = []
     for index in range(30):
         ours, theirs = (source[index]["sound"].astype(float) for source in (clean, noisy))
@@ -104,5 +102,7 @@ def test_mistakes_are_told_in_one_line(monkeypatch):
         open_dataset("spoken_commands", "train", synthesisers=("festival",))
     synthesised_speech.speech.cache_clear()
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match=r"espeak-ng, which speaks, is not here; install it \(Debian: apt install espeak"):
+    with pytest.raises(
+        UserError, match=r"espeak-ng, which speaks, is not here; install it \(Debian: apt install espeak"
+    ):
         open_dataset("spoken_commands", "train")

@@ -38,8 +38,8 @@ def test_what_is_hidden_is_stretches():
     for item, where, original in zip(masked, changed, np.asarray(x), strict=True):
         rows, columns = where.all(axis=1), where.all(axis=0)
         np.testing.assert_array_equal(where, rows[:, None] | columns)
-        assert rows.sum() <= 40
-        assert columns.sum() <= 12
+        assert rows.sum() <= 16
+        assert columns.sum() <= 8
         np.testing.assert_allclose(item[where], original.mean(), atol=1e-6)
     assert changed.any()
 
@@ -59,7 +59,10 @@ def tones(texts: list[list[int]]) -> dict[str, np.ndarray]:
 
 
 def learnt(model: nnx.Module, batch: dict[str, np.ndarray], steps: int) -> list[float]:
-    task, optimizer = Speech(), nnx.Optimizer(model, optax.adam(5e-3), wrt=nnx.Param)
+    task, optimizer = (
+        Speech(),
+        nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3)), wrt=nnx.Param),
+    )
 
     @nnx.jit
     def step(model, optimizer, key):
@@ -91,7 +94,10 @@ def test_figures_of_all_items():
     said = np.array([[16, 15, 1, 8, 16], [22, 17, 0, 0, 0]])  # "on go", "up"
     assert Speech().over_all({"said": said, "heard": said}) == {"word_error_rate": 0, "texts_right": 1}
     heard = np.array([[16, 15, 0, 0, 0], [22, 17, 0, 0, 0]])
-    assert Speech().over_all({"said": said, "heard": heard}) == {"word_error_rate": pytest.approx(1 / 3), "texts_right": 0.5}
+    assert Speech().over_all({"said": said, "heard": heard}) == {
+        "word_error_rate": pytest.approx(1 / 3),
+        "texts_right": 0.5,
+    }
 
 
 @pytest.mark.slow
@@ -102,7 +108,7 @@ def test_a_few_spoken_texts_are_learnt_by_heart(tmp_path, monkeypatch):
     items = [data[index] for index in range(8)]
     batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
     model = registry.create("speech_ctc", dropout=0.0)
-    learnt(model, batch, 250)
+    learnt(model, batch, 200)
     model.eval()
     answers = Speech().evaluate(model, batch, jax.random.key(0))["answers"]
     assert Speech().over_all(jax.device_get(answers))["word_error_rate"] < 0.1

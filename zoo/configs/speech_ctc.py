@@ -6,8 +6,8 @@ python -m zoo.train --model speech_ctc --preset two_synthesisers
 python -m benchmarks.spoken_words --run runs/FOLDER
 
 36 words, one to five in a row, by 63 voices of espeak-ng in two accents each; 12 further voices are held out, of whom
-every evaluation hears 512 texts. The first run has everything said once, in two minutes. "streaming" hears nothing ahead;
-"two_synthesisers" learns from three men's voices of flite as well, and is evaluated on a woman's too.
+every evaluation hears 512 texts. The first run has everything said once, in two minutes. "streaming" hears nothing
+ahead; "two_synthesisers" learns from three men's voices of flite as well, and is evaluated on a woman's too.
 """
 
 import dataclasses
@@ -21,7 +21,9 @@ _DEFAULT = TrainConfig(
     dataset="spoken_commands",
     steps=3000,
     batch_size=32,
-    learning_rate=2e-3,
+    # AdamW is still at a word error rate of 0.97 after 1,500 steps of these, where Muon is at 0.14.
+    optimizer="muon",
+    learning_rate=0.025,
     warmup_steps=100,
     weight_decay=1e-3,
     clip_norm=1.0,
@@ -43,9 +45,9 @@ _TOLD = {
     "licence": "Code and weights Apache-2.0 (this project). Voices: espeak-ng, GPL-3.0, a program that spoke for the "
     "training and is no part of this.",
     "attribution": "Trained here by `zoo train --model speech_ctc`, on speech that espeak-ng made.",
-    "protocol": f"Word error rate of the likeliest path on 512 generated texts (seed 0) of one to five of {len(VOCABULARY)} "
-    "words, said by 12 voices of espeak-ng that training never heard, at 5 to 40 dB above white or pink noise, through "
-    "microphones, telephones and rooms drawn at random. Real recordings are in benchmarks/results.",
+    "protocol": f"Word error rate of the likeliest path on 512 generated texts (seed 0) of one to five of "
+    f"{len(VOCABULARY)} words, said by 12 voices of espeak-ng that training never heard, at 5 to 40 dB above white or "
+    "pink noise, through microphones, telephones and rooms drawn at random. Real recordings are in benchmarks/results.",
 }
 
 CARDS = {
@@ -53,8 +55,8 @@ CARDS = {
     | {"description": "Ten digits and 26 commands in English: CNN-BiLSTM-CTC, trained here on synthetic voices."},
     "speech_ctc_commands_streaming": _TOLD
     | {
-        "description": "Ten digits and 26 commands in English as they are said: CNN-LSTM-CTC, which hears nothing ahead, "
-        "trained here on synthetic voices.",
-        "attribution": "Trained here by `zoo train --model speech_ctc --preset streaming`, on speech that espeak-ng made.",
+        "description": "Ten digits and 26 commands in English as they are said: CNN-LSTM-CTC, which hears nothing "
+        "ahead, trained here on synthetic voices.",
+        "attribution": "Trained here by `zoo train --model speech_ctc --preset streaming`, on speech by espeak-ng.",
     },
 }

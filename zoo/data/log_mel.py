@@ -36,10 +36,8 @@ def log_mel(samples: Float[jax.Array, "batch samples"], num_mels: int = 80) -> F
     return (jnp.maximum(mel, loudest - 8) + 4) / 4
 
 
-def causal_log_mel(
-    samples: Float[jax.Array, "batch samples"], num_mels: int
-) -> Float[jax.Array, "batch frames mels"]:
-    """Log-mel spectrogram of sound as it comes, about -2 to 2: one frame for each `HOP` samples behind the first `BEFORE`.
+def causal_log_mel(samples: Float[jax.Array, "batch samples"], num_mels: int) -> Float[jax.Array, "batch frames mels"]:
+    """Log-mel spectrogram of sound as it comes, about -1 to 2: a frame for each `HOP` samples after the first `BEFORE`.
 
     A frame ends with the last sample of its hop, and no frame depends on what comes later or on how loud the rest is.
 

@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
 from zoo.data.log_mel import HOP, SAMPLE_RATE
 from zoo.data.synthesised_speech import Speech, speech
@@ -37,15 +36,14 @@ _CLEAN = 0.1  # share of items without noise
 _TILT, _BUMP = 3.0, 4.0  # standard deviations, decibels: of a microphone's slope an octave, and of its bumps
 _TELEPHONE, _BAND = 0.15, (300.0, 3400.0)  # share of items that come through a telephone, and its band in hertz
 _ROOM, _ECHO = 0.4, (0.05, 0.35)  # share of items in a room, and seconds in which its echo falls by 60 dB
-# Samples of the Fourier transforms, so that echoes do not come round to the beginning.
-_TRANSFORMED = next_fast_len(SAMPLES + int(_ECHO[1] * SAMPLE_RATE), real=True)
+_TRANSFORMED = 72_000  # samples: no less than those of an item and its echo, a product of small primes
 
 
 @dataclasses.dataclass(frozen=True)
 class SpokenCommands:
     """Random-access source of sounds and what is said in them; item i depends on (seed, split, i) alone.
 
-    An item is `{"sound": int16 [SAMPLES], "samples": int32, "symbols": int32 [MOST_SYMBOLS]}`: `SAMPLE_RATE` a second, of
+    An item is `{"sound": int16 [SAMPLES], "samples": int32, "symbols": int32 [MOST_SYMBOLS]}`: 16,000 a second, of
     which the first `samples` are sound and the rest zeros, and numbers of `SYMBOLS`, words with a space between, filled
     up with 0. One to five words, as many as there is room for, are said by one voice in pieces of one to three. Now and
     then nobody speaks. The voices of the "test" split are not in the "train" split. What is said depends on the
@@ -81,7 +79,7 @@ class SpokenCommands:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, self.split == "test", index])
         said = self._speech[rng.integers(len(self._speech))]
         wanted = 0 if rng.random() < _SILENT else int(rng.integers(1, MOST_WORDS + 1))
@@ -140,14 +138,14 @@ def _through_channel(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
         echo = rng.standard_normal(len(times), np.float32) * np.exp(-np.float32(3 * np.log(10) / seconds) * times)
         echo *= np.float32(rng.uniform(0.1, 0.7)) / np.linalg.norm(echo)
         echo[0] = 1.0
-        gains = gains * rfft(echo, _TRANSFORMED)
-    return irfft(rfft(sound, _TRANSFORMED) * gains, _TRANSFORMED)[: len(sound)]
+        gains = gains * np.fft.rfft(echo, _TRANSFORMED)
+    return np.fft.irfft(np.fft.rfft(sound, _TRANSFORMED) * gains, _TRANSFORMED)[: len(sound)]
 
 
 @functools.cache
 def _octaves() -> np.ndarray:
     """Of the transforms' frequencies above 1,000 Hz; what is below 50 Hz is as if it were that."""
-    return np.log2(np.maximum(rfftfreq(_TRANSFORMED, 1 / SAMPLE_RATE), 50) / 1000)
+    return np.log2(np.maximum(np.fft.rfftfreq(_TRANSFORMED, 1 / SAMPLE_RATE), 50) / 1000)
 
 
 @functools.cache
@@ -162,7 +160,7 @@ def _noise(rng: np.random.Generator, sound: np.ndarray, decibels: tuple[float, f
         return np.zeros_like(sound)
     noise = rng.standard_normal(len(sound), np.float32)
     if rng.random() < 0.5:
-        noise = irfft(rfft(noise, _TRANSFORMED) * _pink(), _TRANSFORMED)[: len(sound)]
+        noise = np.fft.irfft(np.fft.rfft(noise, _TRANSFORMED) * _pink(), _TRANSFORMED)[: len(sound)]
         noise /= np.std(noise)
     spoken = np.abs(sound) > 0.01 * np.abs(sound).max()
     power = np.mean(np.square(sound[spoken])) if spoken.any() else 1.0

@@ -99,7 +99,7 @@ def _is_held_out(name: str) -> bool:
 
 @functools.cache
 def speech(split: str, vocabulary: tuple[str, ...], synthesisers: tuple[str, ...], most_speakers: int) -> Speech:
-    """What a split's voices say: every word of the vocabulary, and as many phrases, each at a speed and pitch of its own.
+    """What a split's voices say: all words of the vocabulary, and as many phrases, each at its own speed and pitch.
 
     Said once, by two threads, and kept in the cache.
 
@@ -110,9 +110,7 @@ def speech(split: str, vocabulary: tuple[str, ...], synthesisers: tuple[str, ...
     Raises:
       UserError: a synthesiser is not installed, or the cache cannot be written.
     """
-    sayings = [
-        saying for name in synthesisers for saying in _SAYINGS[name](split, vocabulary, most_speakers)
-    ]
+    sayings = [saying for name in synthesisers for saying in _SAYINGS[name](split, vocabulary, most_speakers)]
     versions = [_version(name) for name in synthesisers]
     said = json.dumps([_VERSION, versions, [dataclasses.astuple(saying) for saying in sayings]])
     folder = hub.cache_folder() / "speech" / hashlib.sha256(said.encode()).hexdigest()[:16]

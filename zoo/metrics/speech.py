@@ -21,9 +21,12 @@ def word_figures(said: Sequence[str], heard: Sequence[str]) -> dict[str, float]:
     """Of texts and what was heard of them, words between blanks.
 
     Returns:
-      "word_error_rate": edits a word that was said, which may be above 1; "texts_right": the share of texts without any.
+      "word_error_rate": edits a word that was said, which may be above 1; "texts_right": the share without any.
     """
     pairs = [(one.split(), other.split()) for one, other in zip(said, heard, strict=True)]
     wrong = [edits(*pair) for pair in pairs]
     words = sum(len(one) for one, _ in pairs)
-    return {"word_error_rate": sum(wrong) / max(words, 1), "texts_right": float(np.mean([not count for count in wrong]))}
+    return {
+        "word_error_rate": sum(wrong) / max(words, 1),
+        "texts_right": float(np.mean([not count for count in wrong])),
+    }

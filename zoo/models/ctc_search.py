@@ -33,7 +33,7 @@ class Spelt:
 def greedy(
     logits: Float[jax.Array, "batch steps classes"], steps: Int[jax.Array, " batch"], longest: int
 ) -> Int[jax.Array, "batch longest"]:
-    """What the likeliest path spells, filled up with 0 and cut off after `longest` symbols; steps after `steps` do not count."""
+    """What the likeliest path of the first `steps` spells, filled up with 0 and cut off after `longest` symbols."""
     best = jnp.where(jnp.arange(logits.shape[1]) < steps[:, None], jnp.argmax(logits, axis=-1), 0)
     before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)))
     is_new = (best != 0) & (best != before)

@@ -45,10 +45,12 @@ class SpeechCTC(nnx.Module):
     ):
         self.is_causal, self.num_mels = not bidirectional, num_mels
         widths = (num_mels, features, features)
-        self.convs = nnx.List([
-            Conv(widths[place], widths[place + 1], (_WINDOW,), strides=stride, padding="VALID", rngs=rngs)
-            for place, stride in enumerate(_STRIDES)
-        ])
+        self.convs = nnx.List(
+            [
+                Conv(widths[place], widths[place + 1], (_WINDOW,), strides=stride, padding="VALID", rngs=rngs)
+                for place, stride in enumerate(_STRIDES)
+            ]
+        )
         # Over the features of one step alone: nothing to be known of steps to come, and no statistics of batches.
         self.norms = nnx.List([nnx.LayerNorm(features, rngs=rngs) for _ in _STRIDES])
         self.recurrent = Recurrent(

@@ -19,8 +19,8 @@ from zoo.models.speech_ctc import STRIDE
 
 STEP = STRIDE * HOP  # samples
 
-# SpecAugment (Park et al. 2019, arXiv:1904.08779): of training sounds so many stretches of time and of pitch are hidden.
-_HIDDEN, _LONGEST, _WIDEST = 2, 20, 6  # each; frames; bands
+# SpecAugment (Park et al. 2019, arXiv:1904.08779): so many stretches of time and of pitch are hidden.
+_HIDDEN, _LONGEST, _WIDEST = 2, 8, 4  # each; frames; bands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def ctc_loss(
 
 
 def hidden_in_part(x: Float[jax.Array, "batch frames mels"], key: jax.Array) -> Float[jax.Array, "batch frames mels"]:
-    """A spectrogram in which stretches of frames and bands, drawn for each sound, are as loud as the whole on average."""
+    """A spectrogram in which stretches of frames and bands, drawn for each sound, are as loud as all of it."""
     hidden = jnp.zeros((len(x), 1, 1), bool)
     for axis, most in ((1, _LONGEST), (2, _WIDEST)):
         for number in range(_HIDDEN):
