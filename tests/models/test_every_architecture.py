@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,6 +10,7 @@ from tests import fresh
 from zoo import hub, kernels, registry
 
 SMALL_SIMVP = {"frames": 2, "spatial_features": 4, "temporal_features": 8, "num_blocks": 2, "halvings": 1}
+NOISY_CLIP = [(2, 4, 16, 16, 1), (2,), (2, 5), (2, 4)]  # its time, classes and known frames
 
 # Options and the inputs, or their shapes; an architecture without a row fails the first test.
 TINY = {
