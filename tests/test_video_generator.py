@@ -176,9 +176,7 @@ def test_the_command_goes_on_with_a_clip(command, tmp_path):
 
 
 def test_the_command_tells_mistakes(command, tmp_path, monkeypatch):
-    with pytest.raises(
-        UserError, match=r"cannot write .*grid.avi: no encoder writes that; give .gif, .webp, .mp4, .png"
-    ):
+    with pytest.raises(UserError, match=r"grid.avi: no encoder writes that; give .gif, .webp, .mp4, .png"):
         command("--out", tmp_path / "grid.avi")
     monkeypatch.setattr(features, "check", lambda name: False)
     with pytest.raises(UserError, match=r"this installation has no encoder for .webp; give .gif, .mp4, .png"):

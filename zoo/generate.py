@@ -15,7 +15,7 @@ class Arguments:
     """Draws clips."""
 
     out: Path
-    """Where they go: .gif, .webp or .mp4, all moving side by side, or .png, frame beside frame, a line for each clip."""
+    """Where they go: .gif, .webp or .mp4, all moving side by side, or .png, frame beside frame, a line a clip."""
     model: str = "video_gen_moving_digits"
     """A published model for generation."""
     digits: tuple[str, ...] = ()

@@ -112,11 +112,14 @@ class VideoGenerator(Predictor):
             raise UserError(f"{self.card.name} goes on from no frames; ask for {asked.clip_shape[0]} at most")
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(np.arange(len(counts)))
         batch, done = min(_BATCH, len(counts)), []
+
+        def told(start: int) -> Callable[[float], None]:
+            return lambda share: progress(min(1, (start + batch * share) / len(counts)))
+
         for start in range(0, len(counts), batch):
             # The last ones are filled up to the shape that is compiled.
             places = np.arange(start, start + batch) % len(counts)
-            share = lambda of_batch, start=start: progress(min(1, (start + batch * of_batch) / len(counts)))
-            made = self._windows(asked, counts[places], keys[places], begin, length, share)
+            made = self._windows(asked, counts[places], keys[places], begin, length, told(start))
             wrong = np.flatnonzero(~np.isfinite(made).all(axis=(1, 2, 3, 4)))
             if len(wrong):
                 way_out = f"load {self.card.name} anew, or in float32, or ask for less guidance"
