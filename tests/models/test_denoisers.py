@@ -12,6 +12,7 @@ from zoo.errors import UserError
 from zoo.models.denoiser_pieces import from_patches, to_patches
 
 SMALL = {
+    "video_dit": {"patch": 4, "features": 64, "num_blocks": 2},
     "video_gen": {"widths": (32, 32)},
 }
 

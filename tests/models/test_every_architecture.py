@@ -44,10 +44,12 @@ TINY = {
     "slowfast_r50": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
     "tau": (SMALL_SIMVP, [(1, 2, 8, 8, 1)]),
     "transnetv2": ({}, [(1, 2, 27, 48, 3)]),
+    "video_dit": ({"num_classes": 5, "features": 32, "num_blocks": 1, "patch": 4}, NOISY_CLIP),
     "video_gen": (
         {"num_classes": 5, "widths": (32, 32), "halve_time": True},
         [(2, 4, 16, 16, 1), (2,), (2, 5), (2, 4)],
     ),
+    "video_vae": ({"widths": (8, 8)}, [(1, 4, 8, 8, 1)]),
     "whisper": ({"layers": 1, "features": 64, "num_mels": 4, "vocabulary": 9}, [(1, 3000, 4), np.array([[1, 2, 3]])]),
     "x3d_m": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),
     "x3d_s": ({"num_classes": 5}, [(1, 4, 32, 32, 3)]),

@@ -1,4 +1,4 @@
-"""What the networks of the flow-matching generator are made of, whatever carries the tokens between.
+"""What the networks of the flow-matching generator are made of, whatever lies between.
 
 A denoiser is called with a noisy clip x `[B, T, H, W, channels]` float in about [-1, 1], its noise level time `[B]` in
 [0, 1] (0 noise, 1 data), classes `[B, num_classes]` as counts, all zero for "any", and known `[B, T]`, 1 for a frame
@@ -103,7 +103,7 @@ class Attention(nnx.Module):
         self.out = nnx.Linear(features, features, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        heads = self.to_query_key_value(x).reshape(*x.shape[:-1], 3, -1, self.head_features)
+        heads = self.to_query_key_value(x).reshape(-1, x.shape[-2], 3, x.shape[-1] // self.head_features, self.head_features)
         query, key, value = (heads[..., i, :, :] for i in range(3))
         mixed = jax.nn.dot_product_attention(self.query_norm(query), self.key_norm(key), value)
         return self.out(mixed.reshape(x.shape))
