@@ -103,7 +103,9 @@ class Attention(nnx.Module):
         self.out = nnx.Linear(features, features, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        heads = self.to_query_key_value(x).reshape(-1, x.shape[-2], 3, x.shape[-1] // self.head_features, self.head_features)
+        heads = self.to_query_key_value(x).reshape(
+            -1, x.shape[-2], 3, x.shape[-1] // self.head_features, self.head_features
+        )
         query, key, value = (heads[..., i, :, :] for i in range(3))
         mixed = jax.nn.dot_product_attention(self.query_norm(query), self.key_norm(key), value)
         return self.out(mixed.reshape(x.shape))

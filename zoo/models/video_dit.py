@@ -6,7 +6,6 @@ that noise level and classes tell, and starts as the identity (Peebles and Xie 2
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
