@@ -34,6 +34,7 @@ FIELDS = (
     *(*KEY, "agreement", "agreement_real", "jerk", "jerk_real", "copied"),
     *("fvd", "fvd_real", "fvd_shuffled", "fvd_ratio", "seconds_a_clip"),
 )
+_MIXED = (("max_digits", 1), ("min_digits", 2))  # the reader is to know two digits as well as one
 _AT_ONCE = 256  # clips that are looked at
 
 
@@ -59,7 +60,8 @@ def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.generation")
     generator = _generator(arguments.model)
     real, asked, others = _real(arguments.clips)
-    reader = train_reader(MovingDigits("train", **experiment.DATA | {"num_frames": 1}))
+    alone, pairs = (experiment.DATA | {"num_frames": 1, name: number} for name, number in _MIXED)
+    reader = train_reader([MovingDigits("train", **options) for options in (alone, pairs)])
     seen = nearest(real, _training_clips())
     known = {"agreement_real": _figure(agreement(reader(real), asked)), "jerk_real": _figure(jerk(real).mean())}
     file = tables.RESULTS / f"{tables.slug(cpu_name())}-generation.csv"

@@ -61,7 +61,7 @@ def test_a_reader_learns_to_read_real_clips():
     items = [MovingDigits("test", num_frames=4, **data)[index] for index in range(60)]
     clips, counts = (np.stack([item[name] for item in items]) for name in ("video", "classes"))
     with kernels.prefer("xla"):
-        readers = [train_reader(MovingDigits("train", num_frames=1, **data), steps=60) for _ in range(2)]
+        readers = [train_reader([MovingDigits("train", num_frames=1, **data)], steps=60) for _ in range(2)]
         read, again = (reader(clips) for reader in readers)
     np.testing.assert_array_equal(read, again)
     assert read.shape == counts.shape

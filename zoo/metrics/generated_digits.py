@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,12 +12,14 @@ import numpy as np
 import optax
 from flax import nnx
 
+from zoo.configs import TrainConfig
 from zoo.data import loader
-from zoo.models.layers import Conv
+from zoo.models.layers import Conv, max_pool
+from zoo.optimizers import make_optimizer
 from zoo.tasks.prediction import to_unit
 
 _MOST = 2  # digits of a class in a clip
-_BATCH = 128  # frames in training, 8 clips in use
+_BATCH = 64  # frames
 
 
 class _Network(nnx.Module):
@@ -26,19 +29,20 @@ class _Network(nnx.Module):
     """
 
     def __init__(self, channels: int, num_classes: int, *, rngs: nnx.Rngs):
-        widths = (channels, 16, 32, 64, 128)
-        windows = ((5, 2), (3, 2), (3, 2), (3, 1))
+        widths = (channels, 32, 64, 128)
         self.convs = nnx.List(
             Conv(below, width, (side, side), strides=stride, rngs=rngs)
-            for below, width, (side, stride) in zip(widths, widths[1:], windows, strict=False)
+            for below, width, side, stride in zip(widths, widths[1:], (5, 3, 3), (2, 1, 1), strict=False)
         )
         self.seen = nnx.Linear(widths[-1], 256, rngs=rngs)
         self.hidden = nnx.Linear(2 * 256, 128, rngs=rngs)
         self.head = nnx.Linear(128, num_classes * (1 + _MOST), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        for conv in self.convs:
-            x = nnx.relu(conv(x))
+        first, *others = self.convs
+        x = nnx.relu(first(x))
+        for conv in others:
+            x = nnx.relu(conv(max_pool(x, window=(2, 2), strides=(2, 2), padding="VALID")))
         x = nnx.relu(self.seen(x))
         x = jnp.concatenate([x.max((1, 2)), x.mean((1, 2))], axis=-1)
         return self.head(nnx.relu(self.hidden(x))).reshape(len(x), -1, 1 + _MOST)
@@ -71,20 +75,24 @@ def agreement(read: np.ndarray, asked: np.ndarray) -> float:
     return float((read == asked).all(axis=1).mean())
 
 
-def train_reader(source: Any, steps: int, seed: int = 0) -> DigitReader:
-    """Trains on single frames; the same each time on the same machine.
+def train_reader(sources: Sequence[Any], steps: int = 1000, seed: int = 0) -> DigitReader:
+    """Trains on single frames, as many of each source; the same each time on the same machine.
 
     Args:
-      source: items `{"video": uint8 [1, H, W, C], "classes": float32 [classes]}`, no class more than twice.
+      sources: of items `{"video": uint8 [1, H, W, C], "classes": float32 [classes]}`, no class more than twice.
     """
-    channels = source[0]["video"].shape[-1]
-    network = nnx.jit(lambda: _Network(channels, source.num_classes, rngs=nnx.Rngs(seed)))()
-    optimizer = nnx.Optimizer(network, optax.adam(optax.cosine_decay_schedule(2e-3, steps)), wrt=nnx.Param)
+    channels, num_classes = sources[0][0]["video"].shape[-1], sources[0].num_classes
+    network = nnx.jit(lambda: _Network(channels, num_classes, rngs=nnx.Rngs(seed)))()
+    told = TrainConfig("", "", "", steps, _BATCH, learning_rate=0.02, optimizer="muon")
+    optimizer = nnx.Optimizer(network, make_optimizer(told), wrt=nnx.Param)
     step = nnx.jit(_step)
-    batches = loader.training_batches(source, _BATCH, seed, "instance", 0)
-    with contextlib.closing(batches):
-        for batch in itertools.islice(batches, steps):
-            step(network, optimizer, batch["video"][:, 0], batch["classes"])
+    with contextlib.ExitStack() as stack:
+        each = [loader.training_batches(source, _BATCH // len(sources), seed) for source in sources]
+        for batches in each:
+            stack.callback(batches.close)
+        for parts in itertools.islice(zip(*each, strict=True), steps):
+            frames, counts = (np.concatenate([part[name] for part in parts]) for name in ("video", "classes"))
+            step(network, optimizer, frames[:, 0], counts)
     return DigitReader(network)
 
 
