@@ -34,7 +34,7 @@ FIELDS = (
     *(*KEY, "agreement", "agreement_real", "jerk", "jerk_real", "copied"),
     *("fvd", "fvd_real", "fvd_shuffled", "fvd_ratio", "seconds_a_clip"),
 )
-_MIXED = (("max_digits", 1), ("min_digits", 2))  # the reader is to know two digits as well as one
+_ALONE_AND_PAIRS = ({"max_digits": 1}, {"min_digits": 2})
 _AT_ONCE = 256  # clips that are looked at
 
 
@@ -60,8 +60,9 @@ def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.generation")
     generator = _generator(arguments.model)
     real, asked, others = _real(arguments.clips)
-    alone, pairs = (experiment.DATA | {"num_frames": 1, name: number} for name, number in _MIXED)
-    reader = train_reader([MovingDigits("train", **options) for options in (alone, pairs)])
+    # Two digits are to be known as well as one.
+    mixed: list[dict[str, Any]] = [{**experiment.DATA, "num_frames": 1} | part for part in _ALONE_AND_PAIRS]
+    reader = train_reader([MovingDigits("train", **options) for options in mixed])
     seen = nearest(real, _training_clips())
     known = {"agreement_real": _figure(agreement(reader(real), asked)), "jerk_real": _figure(jerk(real).mean())}
     file = tables.RESULTS / f"{tables.slug(cpu_name())}-generation.csv"

@@ -35,6 +35,7 @@ class _Network(nnx.Module):
             for below, width, side, stride in zip(widths, widths[1:], (5, 3, 3), (2, 1, 1), strict=False)
         )
         self.seen = nnx.Linear(widths[-1], 256, rngs=rngs)
+        self.dropout = nnx.Dropout(0.3, rngs=rngs)
         self.hidden = nnx.Linear(2 * 256, 128, rngs=rngs)
         self.head = nnx.Linear(128, num_classes * (1 + _MOST), rngs=rngs)
 
@@ -45,7 +46,7 @@ class _Network(nnx.Module):
             x = nnx.relu(conv(max_pool(x, window=(2, 2), strides=(2, 2), padding="VALID")))
         x = nnx.relu(self.seen(x))
         x = jnp.concatenate([x.max((1, 2)), x.mean((1, 2))], axis=-1)
-        return self.head(nnx.relu(self.hidden(x))).reshape(len(x), -1, 1 + _MOST)
+        return self.head(nnx.relu(self.hidden(self.dropout(x)))).reshape(len(x), -1, 1 + _MOST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ def agreement(read: np.ndarray, asked: np.ndarray) -> float:
     return float((read == asked).all(axis=1).mean())
 
 
-def train_reader(sources: Sequence[Any], steps: int = 1000, seed: int = 0) -> DigitReader:
+def train_reader(sources: Sequence[Any], steps: int = 2000, seed: int = 0) -> DigitReader:
     """Trains on single frames, as many of each source; the same each time on the same machine.
 
     Args:
@@ -93,10 +94,11 @@ def train_reader(sources: Sequence[Any], steps: int = 1000, seed: int = 0) -> Di
         for parts in itertools.islice(zip(*each, strict=True), steps):
             frames, counts = (np.concatenate([part[name] for part in parts]) for name in ("video", "classes"))
             step(network, optimizer, frames[:, 0], counts)
+    network.eval()
     return DigitReader(network)
 
 
-def _step(network: Any, optimizer: Any, frames: jax.Array, counts: jax.Array) -> None:
+def _step(network: Any, optimizer: Any, frames: Any, counts: Any) -> None:
     def loss(network: Any) -> jax.Array:
         logits = network(to_unit(frames))
         return optax.softmax_cross_entropy_with_integer_labels(logits, counts.astype(jnp.int32)).sum(axis=1).mean()
