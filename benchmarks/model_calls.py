@@ -30,7 +30,7 @@ INPUTS: Mapping[str, tuple[Callable[[], Any], tuple[tuple[int, ...], ...]]] = {
     "cnn_lstm": (partial(zoo.create, "cnn_lstm"), (_CLIP,)),
     "resnet18_lstm": (partial(zoo.create, "cnn_lstm", frame_cnn="resnet18"), (_SMALL_CLIP,)),
     "mobilenet_v2_lstm": (partial(zoo.create, "cnn_lstm", frame_cnn="mobilenet_v2"), (_SMALL_CLIP,)),
-    "video_gen": (partial(zoo.create, "video_gen"), ((8, 32, 32, 1), (), (10,))),
+    "video_gen": (partial(zoo.create, "video_gen"), ((8, 32, 32, 1), (), (10,), (8,))),
 }
 
 

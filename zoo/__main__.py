@@ -10,6 +10,7 @@ COMMANDS = {
     "detect": "finds objects and people in a video, and follows them",
     "transcribe": "writes down what is said in a video",
     "shots": "the shots of a film, and a contact sheet of them",
+    "generate": "draws clips",
     "train": "trains a model",
     "evaluate": "measures a published model on labelled videos",
     "publish": "a finished run as a published model",

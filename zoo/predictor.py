@@ -133,6 +133,7 @@ def _run(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array, *, method: str
 PREDICTORS = {
     "classification": "zoo.predictor:Classifier",
     "detection": "zoo.detector:Detector",
+    "generation": "zoo.video_generator:VideoGenerator",
     "pose": "zoo.pose:PoseFinder",
     "prediction": "zoo.frame_predictor:FramePredictor",
     "shot boundaries": "zoo.shot_detector:ShotDetector",

@@ -88,7 +88,7 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
             options=options,
             source=WeightSource(kind="checkpoint", files=files, beneath=dict(config.start) or None),
             parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-            flops=flops(model, _seen(told["preprocessing"], getattr(model, "channels", getattr(model, "num_mels", 3)))),
+            flops=flops(model, *_seen(told, getattr(model, "channels", getattr(model, "num_mels", 3)))),
         )
         (new / "card.json").write_text(card.to_json(), encoding="utf-8")
     return card
@@ -112,13 +112,16 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
     return config, model
 
 
-def _seen(preprocessing: Mapping[str, Any], channels: int) -> tuple[int, ...]:
-    """The shape of what the network sees: a square of a frame, a clip, or a second of sound."""
-    if "vocabulary" in preprocessing:
-        return (1, SAMPLE_RATE // HOP // STRIDE * STRIDE, channels)
-    if "size" in preprocessing:
-        return (1, preprocessing["size"], preprocessing["size"], channels)
-    return (1, preprocessing["num_frames"], preprocessing["crop"], preprocessing["crop"], channels)
+def _seen(told: Mapping[str, Any], channels: int) -> list[tuple[int, ...]]:
+    """The shapes of what the network sees: a frame, a second of sound, or a clip and what a generator is told with it."""
+    sees = told["preprocessing"]
+    if "vocabulary" in sees:
+        return [(1, SAMPLE_RATE // HOP // STRIDE * STRIDE, channels)]
+    side = sees["size"] if "size" in sees else sees["crop"]
+    if "num_frames" not in sees:
+        return [(1, side, side, channels)]
+    clip = (1, sees["num_frames"], side, side, channels)
+    return [clip, (1,), (1, len(told["labels"])), clip[:2]] if told["task"] == "generation" else [clip]
 
 
 def _leave_out(tree: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]) -> None:
@@ -134,12 +137,16 @@ def _leave_out(tree: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]
             del tree[name]
 
 
-def flops(model: nnx.Module, shape: tuple[int, ...]) -> int:
-    """Those of the convolutions and products in one forward pass, a multiply-add as two, whole windows at borders."""
+def flops(model: nnx.Module, *shapes: tuple[int, ...]) -> int:
+    """Those of the convolutions and products in one forward pass, a multiply-add as two, whole windows at borders.
+
+    Args:
+      shapes: of the network's arguments.
+    """
     graph, weights = nnx.split(model)
     with kernels.prefer("xla"):
-        traced = jax.make_jaxpr(lambda weights, x: nnx.merge(graph, weights)(x))(
-            weights, jax.ShapeDtypeStruct(shape, jnp.float32)
+        traced = jax.make_jaxpr(lambda weights, *inputs: nnx.merge(graph, weights)(*inputs))(
+            weights, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
         )
     return 2 * _multiplications(traced.jaxpr)
 

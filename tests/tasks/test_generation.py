@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.tasks.generation import FlowMatching, flow_matching_error, guided, sample
+from zoo.errors import UserError
+from zoo.tasks.generation import FlowMatching, flow_matching_error, guided, knowing, sample, sampling_times
 
 MEAN, DEVIATION = 0.7, 0.3
 
@@ -27,16 +28,40 @@ def test_the_sampler_carries_noise_onto_a_gaussian():
     noise = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 1))
     # The flow between two Gaussians keeps order, pixel by pixel: it is the affine map.
     exact = MEAN + DEVIATION * noise
-    errors = [
-        float(jnp.abs(sample(gaussian_denoiser, noise, jnp.zeros((4, 1)), steps) - exact).max()) for steps in (32, 64)
-    ]
-    assert errors[0] < 0.05
-    assert errors[1] < errors[0] / 2
+    errors = {
+        (sampler, steps): float(jnp.abs(run(gaussian_denoiser, noise, steps, sampler) - exact).max())
+        for sampler in ("euler", "heun")
+        for steps in (32, 64)
+    }
+    assert errors["heun", 32] < 0.05
+    assert errors["heun", 64] < errors["heun", 32] / 2
+    # Of first order: half the step, half the error.
+    np.testing.assert_allclose(errors["euler", 64], errors["euler", 32] / 2, rtol=0.2)
+
+
+def run(denoise, noise, steps, sampler="heun"):
+    return sample(denoise, noise, jnp.zeros((len(noise), 1)), sampling_times(steps, 0.0), sampler)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_one_step_is_the_predicted_clean_clip(sampler):
+    noise = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 1))
+    clean = gaussian_denoiser(noise, jnp.zeros(4), None)
+    np.testing.assert_allclose(run(gaussian_denoiser, noise, 1, sampler), clean, rtol=1e-6)
+
+
+def test_the_sampler_s_times_have_shifted_log_odds():
+    np.testing.assert_allclose(sampling_times(4, 0.0), [0, 0.25, 0.5, 0.75, 1], rtol=1e-6)
+    times = np.asarray(sampling_times(5, -2.0))
+    odds = np.log(times[1:-1] / (1 - times[1:-1]))
+    even = np.arange(1, 5) / 5
+    np.testing.assert_allclose(odds, np.log(even / (1 - even)) - 2.0, rtol=1e-5)
+    assert (times[0], times[-1]) == (0, 1)
 
 
 def test_the_sampler_lands_on_two_points():
     noise = jax.random.normal(jax.random.key(1), (4, 2, 8, 8, 1))
-    x = sample(two_point_denoiser, noise, jnp.zeros((4, 1)), 64)
+    x = run(two_point_denoiser, noise, 64)
     np.testing.assert_allclose(jnp.abs(x), 1, atol=1e-3)
     assert (jnp.sign(x) == jnp.sign(noise)).all()
 
@@ -70,7 +95,7 @@ def test_guidance_extrapolates_from_the_free_prediction():
 def test_classes_are_dropped_as_often_as_asked():
     seen = []
 
-    def model(z, time, classes):
+    def model(z, time, classes, known):
         seen.append(classes)
         return z
 
@@ -78,3 +103,63 @@ def test_classes_are_dropped_as_often_as_asked():
     FlowMatching(clip_shape=(1, 2, 2, 1), drop_classes=0.25).loss(model, batch, jax.random.key(0))
     np.testing.assert_allclose(1 - seen[0].mean(), 0.25, atol=0.03)
     assert set(np.unique(seen[0].sum(-1))) == {0, 10}
+
+
+def test_known_frames_are_given_and_come_back_as_they_are():
+    seen = []
+
+    def model(z, time, classes, known):
+        seen.append((z, known))
+        return z * 0
+
+    frames = jax.random.uniform(jax.random.key(0), (2, 4, 2, 2, 1))
+    known = jnp.array([[1.0, 1, 0, 0], [0, 0, 0, 0]])
+    noise = jax.random.normal(jax.random.key(1), frames.shape)
+    denoise = guided(knowing(model, frames, known), 2.0)
+    x = denoise(noise, jnp.zeros(2), jnp.ones((2, 3)))
+    z, told = seen[0]
+    np.testing.assert_array_equal(told, jnp.concatenate([known, known]))
+    np.testing.assert_array_equal(z[0, :2], frames[0, :2])
+    np.testing.assert_array_equal(z[2, 2:], noise[0, 2:])
+    np.testing.assert_array_equal(x[0, :2], frames[0, :2])
+    assert (np.asarray(x[0, 2:]) == 0).all()
+    assert (np.asarray(x[1]) == 0).all()
+
+
+def test_as_many_clips_have_known_frames_as_asked_and_the_loss_is_that_of_the_others():
+    seen = []
+
+    def model(z, time, classes, known):
+        seen.append(np.asarray(known))
+        return z * 0
+
+    # Black is -1: each unknown pixel's squared error is 1, divided by 1 - t.
+    batch = {"video": jnp.zeros((4000, 8, 2, 2, 1), jnp.uint8), "classes": jnp.ones((4000, 10))}
+    some, none = (
+        float(FlowMatching(clip_shape=(8, 2, 2, 1), know_frames=share).loss(model, batch, jax.random.key(0))[0])
+        for share in (0.4, 0.0)
+    )
+    np.testing.assert_allclose(some, none, rtol=1e-5)
+    counts = np.bincount(seen[0].sum(1).astype(int), minlength=9) / 4000
+    np.testing.assert_allclose(counts, [0.6, 0.1, 0.1, 0.1, 0.1, 0, 0, 0, 0], atol=0.02)
+    assert (np.sort(seen[0], axis=1)[:, ::-1] == seen[0]).all(), "the known frames are the first"
+    assert not seen[1].any()
+
+
+def test_a_clip_does_not_depend_on_those_beside_it():
+    def model(z, time, classes, known):
+        return jnp.tanh(z * 3)
+
+    task = FlowMatching(clip_shape=(2, 4, 4, 1), num_steps=3)
+    keys = jax.random.split(jax.random.key(0), 5)
+    frames, known = jnp.zeros((5, 2, 4, 4, 1)), jnp.zeros((5, 2))
+    together = task.generate(model, jnp.zeros((5, 10)), keys, frames, known)
+    alone = task.generate(model, jnp.zeros((1, 10)), keys[3:4], frames[:1], known[:1])
+    np.testing.assert_allclose(alone[0], together[3], rtol=1e-5)
+
+
+def test_what_cannot_be_sampled_is_told():
+    with pytest.raises(UserError, match="0 steps make no clip; give 1 or more"):
+        FlowMatching(clip_shape=(1, 2, 2, 1), num_steps=0)
+    with pytest.raises(UserError, match="no sampler is called 'ddim'; there are euler, heun"):
+        FlowMatching(clip_shape=(1, 2, 2, 1), sampler="ddim")

@@ -1,11 +1,33 @@
-"""Writing what people look at: sheets of frames as PNG, clips as GIF and MP4."""
+"""Writing what people look at: sheets of frames as PNG, clips as GIF, WebP and MP4."""
 
 from pathlib import Path
 
+import av
 import imageio.v3 as iio
 import numpy as np
+from PIL import features
+
+from zoo.errors import UserError
 
 _LINE = 96  # grey of the lines between clips
+
+
+def check_format(path: Path) -> None:
+    """Before long work is begun.
+
+    Raises:
+      UserError: nothing here writes files of that suffix.
+    """
+    written = {
+        ".gif": True,
+        ".webp": features.check("webp"),
+        ".mp4": "libx264" in av.codecs_available,
+        ".png": True,
+    }
+    suffix = path.suffix.lower()
+    if not written.get(suffix):
+        lacks = f"this installation has no encoder for {suffix}" if suffix in written else "no encoder writes that"
+        raise UserError(f"cannot write {path}: {lacks}; give {', '.join(kind for kind in written if written[kind])}")
 
 
 def strips(clips: np.ndarray, columns: int = 1) -> np.ndarray:
@@ -46,10 +68,12 @@ def write_picture(path: Path, pixels: np.ndarray, enlarge: int = 2) -> Path:
 
 
 def write_video(path: Path, frames: np.ndarray, *, frame_rate: int, enlarge: int = 4) -> Path:
-    """Writes uint8 `[T, H, W, 1 or 3]` as .gif (which repeats for ever) or .mp4 (H.264)."""
+    """Writes uint8 `[T, H, W, 1 or 3]` as .gif or .webp, which repeat for ever, or .mp4 (H.264)."""
     frames = _rgb(frames, enlarge)
-    if path.suffix == ".gif":
+    if path.suffix.lower() == ".gif":
         return _write(path, frames, duration=1000 / frame_rate, loop=0)
+    if path.suffix.lower() == ".webp":
+        return _write(path, frames, duration=round(1000 / frame_rate), loop=0, lossless=True)
     # H.264 with 4:2:0 colour wants even sides.
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     return _write(path, frames, plugin="pyav", codec="libx264", fps=frame_rate)

@@ -18,14 +18,17 @@ from flax import nnx
 from jaxtyping import Float
 
 from zoo.data import encode
+from zoo.errors import UserError
 from zoo.tasks.classification import to_float
 
 Denoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """Clean clip from (noisy clip `[B, ...]`, time `[B]`, classes `[B, num_classes]`)."""
 
+SAMPLERS = ("euler", "heun")
+
 
 def _broadcast(time: jax.Array, x: jax.Array) -> jax.Array:
-    return time.reshape(-1, *(1,) * (x.ndim - 1))
+    return time.reshape(*time.shape, *(1,) * (x.ndim - time.ndim))
 
 
 def flow_matching_error(
@@ -49,7 +52,7 @@ def flow_matching_error(
 def guided(denoise: Denoiser, guidance: float) -> Denoiser:
     """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598); all-zero classes are the "any" condition.
 
-    Both predictions run in one batch. guidance 1 is the plain conditional model.
+    Both predictions run in one batch. guidance 1 is the plain conditional model, at half the cost.
     """
 
     def denoise_guided(z: jax.Array, time: jax.Array, classes: jax.Array) -> jax.Array:
@@ -59,69 +62,121 @@ def guided(denoise: Denoiser, guidance: float) -> Denoiser:
         conditional, free = jnp.split(both, 2)
         return free + guidance * (conditional - free)
 
-    return denoise_guided
+    return denoise if guidance == 1 else denoise_guided
+
+
+def knowing(model: Any, frames: Float[Any, "batch time height width channels"], known: Any) -> Denoiser:
+    """The denoiser of clips of which some frames are known: these it is given, and gives back, as they are.
+
+    Args:
+      model: called with (clip, time, classes, known `[B, T]`).
+      frames: clips whose unknown frames may hold anything.
+      known: `[B, T]`, 1 for a known frame and 0 for another.
+    """
+
+    def denoise(z: jax.Array, time: jax.Array, classes: jax.Array) -> jax.Array:
+        # Guidance asks for each clip twice.
+        times = len(z) // len(frames)
+        told, is_known = jnp.tile(frames, (times, 1, 1, 1, 1)), jnp.tile(known, (times, 1))
+        mask = _broadcast(is_known, z) > 0
+        # The network may compute in bfloat16; noise, sums and losses stay float32.
+        clean = model(jnp.where(mask, told, z), time, classes, is_known).astype(jnp.float32)
+        return jnp.where(mask, told, clean)
+
+    return denoise
+
+
+def sampling_times(num_steps: int, time_mean: float) -> Float[jax.Array, "times"]:
+    """The times from 0 to 1 between which a sampler steps, dense where training has most of its times.
+
+    Even steps whose log odds are shifted by `time_mean` (Esser et al. 2024, arXiv:2403.03206, section 5.3.2).
+    """
+    even, odds = jnp.linspace(0, 1, num_steps + 1), jnp.exp(time_mean)
+    return even * odds / (1 - even + even * odds)
 
 
 def sample(
     denoise: Denoiser,
     noise: Float[jax.Array, "batch *clip"],
     classes: Float[jax.Array, "batch classes"],
-    num_steps: int,
+    times: Float[jax.Array, "times"],
+    sampler: str,
 ) -> Float[jax.Array, "batch *clip"]:
-    """Follows the flow from noise at t = 0 to data at t = 1: Heun's method, the last step Euler.
+    """Follows the flow from noise at t = 0 to data at t = 1, with a step between each two of the times.
 
-    All steps run in one device loop. Heun's corrector would divide by 1 - t = 0 at the end, where Euler's step is the
-    predicted clean clip itself.
+    Euler's method asks the denoiser once a step, Heun's twice but for the last step, which is Euler's: the corrector
+    would divide by 1 - t = 0, where Euler's step is the predicted clean clip itself. All steps run in one device loop.
     """
-    times = jnp.linspace(0, 1, num_steps + 1)
 
     def velocity(z, t):
         return (denoise(z, jnp.full(len(z), t), classes) - z) / (1 - t)
 
-    def heun(i, z):
+    def advance(i, z):
         step = times[i + 1] - times[i]
         first = velocity(z, times[i])
+        if sampler == "euler":
+            return z + step * first
         second = velocity(z + step * first, times[i + 1])
         return z + step * (first + second) / 2
 
-    z = jax.lax.fori_loop(0, num_steps - 1, heun, noise)
+    z = jax.lax.fori_loop(0, len(times) - 2, advance, noise)
     return denoise(z, jnp.full(len(z), times[-2]), classes)
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowMatching:
-    """Trains a denoiser `model(z, time, classes)` on batches `{"video": uint8 [B,T,H,W,C], "classes": float [B, N]}`.
+    """Trains a `model(z, time, classes, known)` on batches `{"video": uint8 [B,T,H,W,C], "classes": float [B, N]}`.
 
     Args:
       clip_shape: `[T, H, W, C]` of a clip.
       drop_classes: share of clips trained without their classes, for classifier-free guidance.
+      know_frames: share of clips trained with their first frames known, from 1 to half of them alike often; they tell
+        how a picture or a clip goes on.
       time_mean: times are drawn as sigmoid(normal(time_mean, 1)) (Esser et al. 2024, arXiv:2403.03206); below zero
         leans towards noise: many alike pixels, taken together, tell what a clip shows long before one of them does.
       weight_limit: see `flow_matching_error`.
-      guidance, num_steps: of the sampler.
+      guidance, num_steps, sampler: see `guided`, `sample`; a sampler is one of `SAMPLERS`.
       shown: class counts of the clips that `show` draws, one list of classes a clip.
     """
 
     clip_shape: tuple[int, int, int, int]
     num_classes: int = 10
     drop_classes: float = 0.1
+    know_frames: float = 0.0
     time_mean: float = -1.4
     weight_limit: float = 0.1
     guidance: float = 2.5
     num_steps: int = 12
+    sampler: str = "heun"
     shown: tuple[tuple[int, ...], ...] = (*((digit,) for digit in range(10)), (0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise UserError(f"{self.num_steps} steps make no clip; give 1 or more")
+        if self.sampler not in SAMPLERS:
+            raise UserError(f"no sampler is called {self.sampler!r}; there are {', '.join(SAMPLERS)}")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["FlowMatching", Any, Any]:
         return self, train, held_out
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
-        for_noise, for_time, for_drop = jax.random.split(key, 3)
+        for_noise, for_time, for_drop, for_known = jax.random.split(key, 4)
         x = to_float(batch["video"])
         noise = jax.random.normal(for_noise, x.shape)
         time = jax.nn.sigmoid(self.time_mean + jax.random.normal(for_time, x.shape[:1]))
         kept = jax.random.bernoulli(for_drop, 1 - self.drop_classes, x.shape[:1])
+        known = self._known(len(x), for_known)
         classes = batch["classes"] * kept[:, None]
-        return flow_matching_error(self._denoiser(model), x, classes, noise, time, self.weight_limit).mean(), {}
+        error = flow_matching_error(knowing(model, x, known), x, classes, noise, time, self.weight_limit)
+        # What is known has no error: the mean is to be that of the other frames.
+        return (error / (1 - known.mean(axis=1))).mean(), {}
+
+    def _known(self, count: int, key: jax.Array) -> Float[jax.Array, "batch time"]:
+        for_share, for_frames = jax.random.split(key)
+        frames = self.clip_shape[0]
+        some = jax.random.bernoulli(for_share, self.know_frames, (count,))
+        first = some * jax.random.randint(for_frames, (count,), 1, max(frames // 2, 1) + 1)
+        return (jnp.arange(frames) < first[:, None]).astype(jnp.float32)
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
         """The training loss with all classes given, at times spread evenly over the distribution's quantiles."""
@@ -129,18 +184,27 @@ class FlowMatching:
         noise = jax.random.normal(key, x.shape)
         quantiles = (jnp.arange(len(x)) + 0.5) / len(x)
         time = jax.nn.sigmoid(self.time_mean + jax.scipy.stats.norm.ppf(quantiles))
-        return {"loss": flow_matching_error(self._denoiser(model), x, batch["classes"], noise, time, self.weight_limit)}
+        denoise = knowing(model, x, jnp.zeros(x.shape[:2]))
+        return {"loss": flow_matching_error(denoise, x, batch["classes"], noise, time, self.weight_limit)}
 
-    def generate(self, model: Any, classes: jax.Array, key: jax.Array) -> jax.Array:
-        """Clips uint8 `[B, T, H, W, C]` that show the given class counts `[B, num_classes]`."""
-        noise = jax.random.normal(key, (len(classes), *self.clip_shape))
-        x = sample(guided(self._denoiser(model), self.guidance), noise, classes, self.num_steps)
-        return jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+    def generate(self, model: Any, classes: jax.Array, keys: jax.Array, frames: jax.Array, known: jax.Array):
+        """Clips float32 `[B, T, H, W, C]` in about [-1, 1].
+
+        Args:
+          classes: counts `[B, num_classes]` of what they show, all zero for "any".
+          keys: `[B]`, one a clip, so that a clip does not depend on those beside it.
+          frames, known: see `knowing`.
+        """
+        noise = jax.vmap(lambda key: jax.random.normal(key, frames.shape[1:]))(keys)
+        times = sampling_times(self.num_steps, self.time_mean)
+        return sample(guided(knowing(model, frames, known), self.guidance), noise, classes, times, self.sampler)
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         """Writes samples-<step>.png (one row a clip), .gif and .mp4 (all clips moving side by side)."""
         classes = np.stack([np.bincount(clip, minlength=self.num_classes) for clip in self.shown]).astype(np.float32)
-        clips = np.asarray(_generate(self, *nnx.split(model), classes, key))
+        keys = jax.random.split(key, len(classes))
+        frames = np.zeros((len(classes), *self.clip_shape), np.float32)
+        clips = to_pixels(generated(self, model, classes, keys, frames, np.zeros(frames.shape[:2], np.float32)))
         stem = folder / f"samples-{step:06d}"
         grid = encode.grid(clips, columns=5)
         return [
@@ -149,12 +213,17 @@ class FlowMatching:
             encode.write_video(stem.with_suffix(".mp4"), grid, frame_rate=8),
         ]
 
-    @staticmethod
-    def _denoiser(model: Any) -> Denoiser:
-        # The network may compute in bfloat16; noise, sums and losses stay float32.
-        return lambda z, time, classes: model(z, time, classes).astype(jnp.float32)
+
+def to_pixels(clips: Any) -> np.ndarray:
+    """The inverse of `to_float`: float in [-1, 1], and cut off there, to uint8."""
+    return np.round((np.clip(np.asarray(clips, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def generated(task: FlowMatching, model: nnx.Module, classes: Any, keys: Any, frames: Any, known: Any) -> np.ndarray:
+    """`FlowMatching.generate` in the parameters' precision, compiled once a task and shape: float32 [B, T, H, W, C]."""
+    return np.asarray(_generated(task, *nnx.split(model), classes, keys, frames, known))
 
 
 @jax.jit(static_argnums=(0, 1))
-def _generate(task: FlowMatching, graph: nnx.GraphDef, state: nnx.State, classes: jax.Array, key: jax.Array):
-    return task.generate(nnx.merge(graph, state), classes, key)
+def _generated(task: FlowMatching, graph: nnx.GraphDef, state: nnx.State, classes, keys, frames, known) -> jax.Array:
+    return task.generate(nnx.merge(graph, state), classes, keys, frames, known)
