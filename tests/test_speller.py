@@ -117,7 +117,8 @@ def test_a_text_without_pauses_is_parted(speller):
 
 def test_other_words_are_doubtful(speller):
     (segment,) = speller.transcribe(spoken("_go now_"))
-    assert (segment.text, segment.doubtful) == ("go now", True)
+    assert set(segment.text.split()) <= {"go", "on", "stop"}
+    assert segment.doubtful
 
 
 def test_texts_end_at_pauses():

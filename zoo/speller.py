@@ -14,7 +14,7 @@ from flax import nnx
 from zoo.data.log_mel import BEFORE, SAMPLE_RATE, causal_log_mel
 from zoo.errors import UserError
 from zoo.listener import Listener, Segment, Word
-from zoo.models.ctc_search import beam_search, spikes
+from zoo.models.ctc_search import beam_search, lexicon_of, spikes
 from zoo.registry import ModelCard
 from zoo.tasks.speech import STEP
 
@@ -31,7 +31,7 @@ class Spelling:
     """How a card's model is to be asked.
 
     Args:
-      vocabulary: what it learnt; a text with other words is doubtful.
+      vocabulary: the words that it learnt, and writes.
       beams: texts that are followed at once.
       least_log_probability: a symbol's, below which a text is doubtful.
     """
@@ -42,7 +42,7 @@ class Spelling:
 
 
 class Speller(Listener):
-    """Writes down digits and commands; whatever else is said comes out as some of those or as letters, doubtful.
+    """Writes down digits and commands; whatever else is said comes out as some of those, doubtful at best.
 
     The times of words are those at which the network is sure of their first and last letters, which is within them.
     """
@@ -51,6 +51,7 @@ class Speller(Listener):
         super().__init__(card, model)
         self.model: Any
         self.preprocess = Spelling(**card.preprocessing)
+        self._lexicon = lexicon_of(self.preprocess.vocabulary, card.labels)
 
     def stream(self) -> "SpeechStream":
         """Speech as it comes: `with speller.stream() as stream: print(stream.push(samples))`.
@@ -101,7 +102,7 @@ class Speller(Listener):
         """What is said in log-probabilities [steps, symbols], from `start` seconds on: one segment, or none."""
         steps = np.array([len(chances)])
         padded = np.pad(chances[None], ((0, 0), (0, _LONGEST + 2 * _MARGIN - len(chances)), (0, 0)))
-        spelt = beam_search(padded, steps, beams=self.preprocess.beams, longest=_SYMBOLS)
+        spelt = beam_search(padded, steps, self._lexicon, beams=self.preprocess.beams, longest=_SYMBOLS)
         symbols = np.asarray(spelt.symbols[0, 0])
         symbols = symbols[symbols > 0]
         text = "".join(self.labels[symbol] for symbol in symbols)
@@ -115,8 +116,7 @@ class Speller(Listener):
                 words.append(Word(word, float(times[place]), until))
             place += len(word) + 1
         certain = float(spelt.log_probability[0, 0]) / (len(symbols) + 1)
-        known = all(word.text in self.preprocess.vocabulary for word in words)
-        doubtful = certain < self.preprocess.least_log_probability or not known
+        doubtful = certain < self.preprocess.least_log_probability
         text = " ".join(word.text for word in words)
         return [Segment(text, words[0].start, words[-1].end, tuple(words), certain, doubtful)]
 

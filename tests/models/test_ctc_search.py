@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import log_softmax
 
-from zoo.models.ctc_search import beam_search, greedy, spikes
+from zoo.models.ctc_search import beam_search, greedy, lexicon_of, spikes
 
 STEPS, CLASSES = 5, 3
 TEXTS = 2**6 - 1  # of up to five symbols out of two
@@ -52,6 +52,30 @@ def test_a_beam_for_all_texts_has_their_probabilities(logits, steps):
     assert found.keys() == wanted.keys()
     np.testing.assert_allclose([found[text] for text in wanted], list(wanted.values()), rtol=1e-3, atol=1e-6)
     assert np.all(np.diff(np.asarray(spelt.log_probability[0])[: len(found)]) <= 0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(arrays.arrays(np.float32, (STEPS, 4), elements=st.floats(-5, 5, width=32)))
+def test_a_lexicon_leaves_the_probabilities_of_its_texts(logits):
+    """Words "a", "ab" and "bb": all their texts of five symbols at most, and no others."""
+    symbols = ("", " ", "a", "b")
+    texts = {tuple(symbols.index(letter) for letter in text) for text in texts_of(("a", "ab", "bb"))}
+    lexicon = lexicon_of(("a", "ab", "bb"), symbols)
+    spelt = beam_search(logits[None], np.array([STEPS]), lexicon, beams=100, longest=STEPS)
+    found = {
+        told(text): np.exp(chance)
+        for text, chance in zip(np.asarray(spelt.symbols[0]), np.asarray(spelt.log_probability[0]), strict=True)
+        if chance > -np.inf
+    }
+    wanted = {text: chance for text, chance in every_text(logits).items() if text in texts}
+    assert found.keys() == wanted.keys()
+    np.testing.assert_allclose([found[text] for text in wanted], list(wanted.values()), rtol=1e-3, atol=1e-7)
+
+
+def texts_of(words: tuple[str, ...]) -> set[str]:
+    """Of up to three words and five symbols; a space may be the last."""
+    texts = {" ".join(several) for count in range(4) for several in itertools.product(words, repeat=count)}
+    return {text for text in texts | {f"{text} " for text in texts - {""}} if len(text) <= STEPS}
 
 
 @settings(max_examples=40, deadline=None)

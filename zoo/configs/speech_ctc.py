@@ -6,7 +6,8 @@ python -m zoo.train --model speech_ctc --preset two_synthesisers
 python -m benchmarks.spoken_words --run runs/FOLDER
 
 36 words, one to five in a row, by 63 voices of espeak-ng in two accents each; 12 further voices are held out, of whom
-every evaluation hears 512 texts. The first run has everything said once, in two minutes. "streaming" hears nothing
+every evaluation hears 512 texts, letter by letter: after 3,000 steps, 24 minutes beside other work, 9% of words are
+wrong in all their noise and rooms. With the lexicon, by the last command, 1% without noise, 3% at 10 dB. The first run has everything said once, in two minutes. "streaming" hears nothing
 ahead; "two_synthesisers" learns from three men's voices of flite as well, and is evaluated on a woman's too.
 """
 
@@ -45,9 +46,10 @@ _TOLD = {
     "licence": "Code and weights Apache-2.0 (this project). Voices: espeak-ng, GPL-3.0, a program that spoke for the "
     "training and is no part of this.",
     "attribution": "Trained here by `zoo train --model speech_ctc`, on speech that espeak-ng made.",
-    "protocol": f"Word error rate of the likeliest path on 512 generated texts (seed 0) of one to five of "
-    f"{len(VOCABULARY)} words, said by 12 voices of espeak-ng that training never heard, at 5 to 40 dB above white or "
-    "pink noise, through microphones, telephones and rooms drawn at random. Real recordings are in benchmarks/results.",
+    "protocol": "Word error rate of the likeliest path, letter by letter and without the lexicon that `transcribe` "
+    f"keeps to, on 512 generated texts (seed 0) of one to five of {len(VOCABULARY)} words, said by 12 voices of "
+    "espeak-ng that training never heard, at 5 to 40 dB above white or pink noise, through microphones, telephones and "
+    "rooms drawn at random. Real recordings are in benchmarks/results.",
 }
 
 CARDS = {

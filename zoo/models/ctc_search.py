@@ -7,6 +7,7 @@ probability of the paths that end in a blank and of those that do not.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,36 @@ class Spelt:
     log_probability: jax.Array
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """Which texts there are: a tree of words, letter by letter, in which spaces lead from words back to the root.
+
+    Attributes:
+      following: int32 [nodes, classes], the node that a symbol leads to, -1 where no word goes on so; node 0 is the root.
+      is_end: bool [nodes], where a text may end: at the root and behind each word.
+    """
+
+    following: jax.Array
+    is_end: jax.Array
+
+
+def lexicon_of(words: Sequence[str], symbols: Sequence[str]) -> Lexicon:
+    """All texts of these words with a space between, spelt in `symbols`, of which the first is the blank."""
+    following, is_end = [np.full(len(symbols), -1)], [True]
+    for word in words:
+        node = 0
+        for letter in word:
+            symbol = symbols.index(letter)
+            if following[node][symbol] < 0:
+                following[node][symbol] = len(following)
+                following.append(np.full(len(symbols), -1))
+                is_end.append(False)
+            node = following[node][symbol]
+        following[node][symbols.index(" ")], is_end[node] = 0, True
+    return Lexicon(jnp.asarray(np.stack(following), jnp.int32), jnp.asarray(is_end))
+
+
 def greedy(
     logits: Float[jax.Array, "batch steps classes"], steps: Int[jax.Array, " batch"], longest: int
 ) -> Int[jax.Array, "batch longest"]:
@@ -44,28 +75,37 @@ def greedy(
 
 @functools.partial(jax.jit, static_argnames=("beams", "longest"))
 def beam_search(
-    logits: Float[jax.Array, "batch steps classes"], steps: Int[jax.Array, " batch"], *, beams: int, longest: int
+    logits: Float[jax.Array, "batch steps classes"],
+    steps: Int[jax.Array, " batch"],
+    lexicon: Lexicon | None = None,
+    *,
+    beams: int,
+    longest: int,
 ) -> Spelt:
     """The likeliest texts of `beams` that are followed through the steps; exact if there are no more texts than that.
 
     Args:
       steps: of each sound, how many of the steps count.
+      lexicon: which texts there are; any without one.
       longest: symbols that a text has at most; longer ones are not followed.
     """
     chances = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return jax.vmap(functools.partial(_search, beams=beams, longest=longest))(chances, steps)
+    if lexicon is None:
+        lexicon = Lexicon(jnp.zeros((1, logits.shape[-1]), jnp.int32), jnp.ones(1, bool))
+    search = functools.partial(_search, beams=beams, longest=longest)
+    return jax.vmap(search, in_axes=(0, 0, None))(chances, steps, lexicon)
 
 
-def _search(chances: jax.Array, steps: jax.Array, *, beams: int, longest: int) -> Spelt:
+def _search(chances: jax.Array, steps: jax.Array, lexicon: Lexicon, *, beams: int, longest: int) -> Spelt:
     """Of one sound: chances `[steps, classes]`."""
     classes = chances.shape[-1]
     first = jnp.arange(beams) == 0  # the empty text; the others are not there yet
     texts = jnp.zeros((beams, longest), jnp.int32)
-    lengths = jnp.where(first, 0, -1)
+    lengths, nodes = jnp.where(first, 0, -1), jnp.zeros(beams, jnp.int32)
     in_blank, in_symbol = jnp.where(first, 0.0, _NEVER), jnp.full(beams, _NEVER)
 
     def step(state, of_step):
-        texts, lengths, in_blank, in_symbol = state
+        texts, lengths, nodes, in_blank, in_symbol = state
         chance, counts = of_step
         either = jnp.logaddexp(in_blank, in_symbol)
         last = jnp.take_along_axis(texts, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
@@ -74,7 +114,8 @@ def _search(chances: jax.Array, steps: jax.Array, *, beams: int, longest: int) -
         # After a blank the same symbol may come again; without one it would be the same.
         repeats = jnp.arange(1, classes) == last[:, None]
         grows = jnp.where(repeats, in_blank[:, None], either[:, None]) + chance[1:]
-        grows = jnp.where((lengths < longest)[:, None], grows, _NEVER)
+        leads_to = lexicon.following[nodes]
+        grows = jnp.where((lengths < longest)[:, None] & (leads_to[:, 1:] >= 0), grows, _NEVER)
 
         # What grows into a text that is there already is that text: [text, the text that it is one symbol more of].
         common = (jnp.arange(longest) >= lengths[:, None]) | (texts[:, None] == texts[None])
@@ -94,15 +135,17 @@ def _search(chances: jax.Array, steps: jax.Array, *, beams: int, longest: int) -
         new = (
             jnp.where(at_end, symbol[:, None], texts[parent]),
             jnp.where(is_there, lengths[parent] + is_grown, -1),
+            jnp.where(is_grown, leads_to[parent, symbol], nodes[parent]),
             jnp.where(is_grown, _NEVER, stays_blank[parent]),
             jnp.where(is_grown, totals[best], stays_symbol[parent]),
         )
         return jax.tree.map(functools.partial(jnp.where, counts), new, state), None
 
-    start = texts, lengths, in_blank, in_symbol
+    start = texts, lengths, nodes, in_blank, in_symbol
     counts = jnp.arange(len(chances)) < steps
-    (texts, _, in_blank, in_symbol), _ = jax.lax.scan(step, start, (chances, counts))
-    totals, order = jax.lax.top_k(jnp.logaddexp(in_blank, in_symbol), beams)
+    (texts, _, nodes, in_blank, in_symbol), _ = jax.lax.scan(step, start, (chances, counts))
+    totals = jnp.where(lexicon.is_end[nodes], jnp.logaddexp(in_blank, in_symbol), _NEVER)
+    totals, order = jax.lax.top_k(totals, beams)
     return Spelt(texts[order], totals)
 
 
