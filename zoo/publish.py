@@ -113,7 +113,7 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
 
 
 def _seen(told: Mapping[str, Any], channels: int) -> list[tuple[int, ...]]:
-    """The shapes of what the network sees: a frame, a second of sound, or a clip and what a generator is told with it."""
+    """The shapes of what the network sees: a frame, a second of sound, or a clip with what a generator is told."""
     sees = told["preprocessing"]
     if "vocabulary" in sees:
         return [(1, SAMPLE_RATE // HOP // STRIDE * STRIDE, channels)]

@@ -4,7 +4,8 @@ python -m zoo.train --model centernet_digits
 python -m benchmarks.digit_boxes --run runs/FOLDER
 
 Average precision on held-out digits by COCO's protocol is told at every evaluation, of the frames of 64 clips; by the
-second command of 512 clips, a frame each.
+second command of 512 clips, a frame each. 10 min 40 s on two cores of an Intel Xeon: 0.748, and 0.977 at an overlap of
+0.5, which was above 0.9 after 500 steps; of the 512 clips 0.725 and 0.968.
 """
 
 from zoo.configs import TrainConfig
