@@ -7,8 +7,9 @@ python -m benchmarks.spoken_words --run runs/FOLDER
 
 36 words, one to five in a row, by 63 voices of espeak-ng in two accents each; 12 further voices are held out, of whom
 every evaluation hears 512 texts, letter by letter: after 3,000 steps, 24 minutes beside other work, 9% of words are
-wrong in all their noise and rooms. With the lexicon, by the last command, 1% without noise, 3% at 10 dB. The first run has everything said once, in two minutes. "streaming" hears nothing
-ahead; "two_synthesisers" learns from three men's voices of flite as well, and is evaluated on a woman's too.
+wrong in all their noise and rooms. With the lexicon, by the last command, 1% without noise, 3% at 10 dB. The first run
+has everything said once, in two minutes. "streaming" hears nothing ahead; "two_synthesisers" learns from three men's
+voices of flite as well, and is evaluated on a woman's too.
 """
 
 import dataclasses
