@@ -37,7 +37,8 @@ class Lexicon:
     """Which texts there are: a tree of words, letter by letter, in which a space leads back to the root.
 
     Attributes:
-      following: int32 [nodes, classes], the node that a symbol leads to, -1 where no word goes on so; node 0 is the root.
+      following: int32 [nodes, classes], the node that a symbol leads to, -1 where no word goes on so; node 0 is the
+        root.
       is_end: bool [nodes], where a text may end: at the root and behind each word.
     """
 
