@@ -23,7 +23,8 @@ _DEFAULT = TrainConfig(
     dataset="spoken_commands",
     steps=3000,
     batch_size=32,
-    # AdamW is still at a word error rate of 0.97 after 1,500 steps of these, where Muon is at 0.14.
+    # A run with AdamW at 2e-3 had 97% of words wrong after 1,500 steps, this one 14%. More was hidden of its training
+    # sounds as well, so the optimizer alone need not be why.
     optimizer="muon",
     learning_rate=0.025,
     warmup_steps=100,
