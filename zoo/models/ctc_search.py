@@ -34,10 +34,11 @@ class Spelt:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
-    """Which texts there are: a tree of words, letter by letter, in which spaces lead from words back to the root.
+    """Which texts there are: a tree of words, letter by letter, in which a space leads back to the root.
 
     Attributes:
-      following: int32 [nodes, classes], the node that a symbol leads to, -1 where no word goes on so; node 0 is the root.
+      following: int32 [nodes, classes], the node that a symbol leads to, -1 where no word goes on so; node 0 is the
+        root.
       is_end: bool [nodes], where a text may end: at the root and behind each word.
     """
 
