@@ -106,7 +106,7 @@ class Speller(Listener):
         symbols = np.asarray(spelt.symbols[0, 0])
         symbols = symbols[symbols > 0]
         text = "".join(self.labels[symbol] for symbol in symbols)
-        if not text.strip():
+        if not text.strip() or not np.isfinite(spelt.log_probability[0, 0]):  # no text of words is likely at all
             return []
         times = start + spikes(chances, symbols) * STEP / SAMPLE_RATE
         words, place = [], 0
@@ -210,7 +210,7 @@ class SpeechStream:
 @functools.partial(jax.jit, static_argnames="graph")
 def _heard(graph: nnx.GraphDef, weights: nnx.State, samples: jax.Array) -> jax.Array:
     model: Any = nnx.merge(graph, weights)
-    precision = jnp.result_type(*jax.tree.leaves(nnx.state(nnx.merge(graph, weights), nnx.Param)))
+    precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
     logits = model(causal_log_mel(samples, model.num_mels).astype(precision))
     return jax.nn.log_softmax(logits.astype(jnp.float32))
 
