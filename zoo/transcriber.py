@@ -140,7 +140,7 @@ class Transcriber(Listener):
             for row, place in enumerate(missing):
                 new = _of_window(found, row)
                 old = best[place]
-                if old is None or not self._is_doubtful(new) or new[1] > old[1]:
+                if old is None or self._worth(new) > self._worth(old):
                     best[place] = new
         texts = [[] if self._is_silence(found) else found[0] for found in best if found is not None]
         starts = self._token_starts(graph, weights, encoded, texts, several)
@@ -150,10 +150,15 @@ class Transcriber(Listener):
         ]
 
     def _is_doubtful(self, found: tuple[list[int], float, float]) -> bool:
+        return self._repeats(found) or found[1] < self.preprocess.least_log_probability
+
+    def _repeats(self, found: tuple[list[int], float, float]) -> bool:
         text = self._text(found[0]).encode()
-        compression = len(text) / len(zlib.compress(text)) if text else 0.0
-        wanted = self.preprocess
-        return compression > wanted.most_compression or found[1] < wanted.least_log_probability
+        return bool(text) and len(text) / len(zlib.compress(text)) > self.preprocess.most_compression
+
+    def _worth(self, found: tuple[list[int], float, float]) -> tuple[bool, bool, float]:
+        """By which the better of two texts is known: a text that repeats itself is likely, and still the worse one."""
+        return not self._is_doubtful(found), not self._repeats(found), found[1]
 
     def _is_silence(self, found: tuple[list[int], float, float]) -> bool:
         wanted = self.preprocess
