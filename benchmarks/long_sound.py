@@ -72,7 +72,7 @@ class _Told:
 def _row(model: str, sound: str, minutes: int, sentences: int, told: _Told) -> dict[str, str]:
     found = sum(text.count(_KNOWN) for text in told.texts) if sentences else len(told.texts)
     values = (model, sound, minutes, sentences, found, f"{told.seconds:.0f}", f"{minutes * 60 / told.seconds:.1f}")
-    row = dict(zip(FIELDS, (*map(str, values), str(told.memory)), strict=True))
+    row: dict[str, str] = dict(zip(FIELDS, (*map(str, values), str(told.memory)), strict=True))
     print("  ".join(f"{field} {value}" for field, value in row.items()), flush=True)
     return row
 

@@ -151,9 +151,10 @@ def _peer(python: Path, model: str) -> Iterator[tuple[str, Listen]]:
         )
         assert process.stdin
         assert process.stdout
+        answers = process.stdout
 
         def answer() -> dict[str, Any]:
-            line = process.stdout.readline()
+            line = answers.readline()
             if not line:
                 raise UserError(f"{python} ended: has it faster-whisper? pip install faster-whisper==1.2.1")
             return json.loads(line)

@@ -143,12 +143,12 @@ class Whisper(nnx.Module):
             sound can so be written at once, each of which sees its own past.
         """
         slots = cache["written"][0][0].shape[2]
-        places = slot + jnp.arange(tokens.shape[1]) if places is None else places
-        seen = jnp.arange(slots) <= places[:, None] if seen is None else seen[:, None]
+        places = jnp.asarray(slot + jnp.arange(tokens.shape[1]) if places is None else places)
+        looks_at = jnp.arange(slots) <= places[:, None] if seen is None else jnp.asarray(seen)[:, None]
         x = (self.tokens[...][tokens] + self.text_positions[...][places]).astype(cache["heard"][0][0].dtype)
         written, looked = [], []
         for block, heard, before in zip(self.decoder, cache["heard"], cache["written"], strict=True):
-            x, now, where = block.decode(x, heard, before, slot, seen)
+            x, now, where = block.decode(x, heard, before, slot, looks_at)
             written.append(now)
             looked.append(where)
         logits = self.decoder_norm(x) @ self.tokens[...].T.astype(x.dtype)
