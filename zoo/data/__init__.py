@@ -1,5 +1,6 @@
 """Data: decoding and preprocessing of real video, and the data sets that training and evaluation read."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from zoo.data.digit_motion import DigitMotion
 from zoo.data.digits import Digits
 from zoo.data.labelled_videos import PUBLISHED, is_labelled_videos
 from zoo.data.long_tail import LongTailedDigits
-from zoo.data.moving_digits import MovingDigits
+from zoo.data.moving_digits import MOVING_MNIST, MovingDigits
 from zoo.data.real_clips import RealClips
 from zoo.data.spoken_commands import SpokenCommands
 from zoo.data.tfds import TensorFlowDataset
@@ -23,6 +24,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
     "digit_motion": DigitMotion,
     "long_tailed_digits": LongTailedDigits,
     "moving_digits": MovingDigits,
+    "moving_fashion": functools.partial(MovingDigits, **(MOVING_MNIST | {"digits": "fashion"})),
     "real_clips": RealClips,
     "spoken_commands": SpokenCommands,
     "youtube8m": YouTube8M,

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.data.digit_sheet import sheet_digits
 from zoo.data.digits import NUM_CLASSES, handwritten_digits
+from zoo.data.fashion import fashion
 from zoo.errors import UserError
 
 MOVING_MNIST = {
@@ -68,8 +69,8 @@ class MovingDigits:
 
     Args:
       speed: least and greatest, in 64ths of the frame a step.
-      digits: "uci", of scikit-learn, in a box of half the frame of which the drawing fills about three quarters; or
-        "opencv", the 5,000 of `digit_sheet`, in MNIST's box of 28x28 pixels.
+      digits: "uci", of scikit-learn, in a box of half the frame of which the drawing fills about three quarters;
+        "opencv", the 5,000 of `digit_sheet`, in MNIST's box of 28x28 pixels; or "fashion", clothes in place of digits.
     """
 
     num_classes: ClassVar[int] = NUM_CLASSES
@@ -85,8 +86,8 @@ class MovingDigits:
     digits: str = "uci"
 
     def __post_init__(self) -> None:
-        if self.digits not in ("uci", "opencv"):
-            raise UserError(f"moving_digits has no digits {self.digits!r}; it has uci, opencv")
+        if self.digits not in ("uci", "opencv", "fashion"):
+            raise UserError(f"moving_digits has no digits {self.digits!r}; it has uci, opencv, fashion")
 
     def __len__(self) -> int:
         return self.length
@@ -95,7 +96,7 @@ class MovingDigits:
         if self.digits == "uci":
             images, labels = handwritten_digits(self.split, self.size // 2)
         else:
-            images, labels = sheet_digits(self.split)
+            images, labels = {"opencv": sheet_digits, "fashion": fashion}[self.digits](self.split)
         box = images.shape[-1]
         rng = np.random.default_rng([self.seed, self.split == "test", index])
         chosen = rng.integers(len(images), size=rng.integers(self.min_digits, self.max_digits + 1, 2).min())
