@@ -1,5 +1,6 @@
 """What all that write down speech have in common: the sounds they take and the segments they give."""
 
+import abc
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,7 @@ class Segment:
     doubtful: bool
 
 
-class Listener(Predictor):
+class Listener(Predictor, abc.ABC):
     """Writes down what is said; with few compiled programs, however long the sound.
 
     A sound is whatever `zoo.data.sound.open_sound` takes, a path, an address, bytes or a file object of a video or of
@@ -75,5 +76,6 @@ class Listener(Predictor):
             with open_sound(sound) as reader:
                 yield from self.follow(reader, prompt=prompt, begin=begin)
 
+    @abc.abstractmethod
     def _follow(self, parts: Iterator[np.ndarray], prompt: str, begin: float) -> Iterator[tuple[float, list[Segment]]]:
-        raise NotImplementedError
+        """`follow` of samples one after another, by a network of its own."""
