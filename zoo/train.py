@@ -44,11 +44,16 @@ def train(config: TrainConfig, folder: Path) -> State:
     """Trains from the folder's last checkpoint, or from the start, to `config.steps`; returns the last state.
 
     Raises:
-      UserError: the loss is no longer a number, or the disk is full; the last good checkpoint stays.
+      UserError: the data set is of another kind, the loss is no longer a number, or the disk is full; the last good
+        checkpoint stays.
       SystemExit: SIGINT or SIGTERM came; all is saved.
     """
-    sources = (open_dataset(config.dataset, split, **config.dataset_options) for split in ("train", "test"))
-    task, data, held_out = TASKS[config.task](**config.task_options).prepared(*sources)
+    sources = [open_dataset(config.dataset, split, **config.dataset_options) for split in ("train", "test")]
+    task, item = TASKS[config.task](**config.task_options), sources[0][0]
+    if missing := [name for name in task.needs if name not in item]:
+        has, lacks = ", ".join(item), ", ".join(missing)
+        raise UserError(f"{config.dataset} has {has}, and no {lacks} for {config.task}; take another data set")
+    task, data, held_out = task.prepared(*sources)
     batches = loader.training_batches(data, config.batch_size, config.seed, config.sampler, config.workers)
 
     model = registry.create(config.model, seed=config.seed, **config.model_options(data.num_classes))

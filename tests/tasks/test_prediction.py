@@ -96,8 +96,6 @@ def test_data_with_nothing_to_predict_are_told():
         UserError, match="videos of 4 frames leave nothing to predict behind a context of 4; take longer"
     ):
         Prediction(context=4).prepared([], [{"video": video} for video in videos([1, 2, 3, 4])])
-    with pytest.raises(UserError, match="prediction wants videos, and this data set has image, label"):
-        Prediction().prepared([], [{"image": 0, "label": 0}])
 
 
 def test_strips_are_written(tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ In the second a layer's queries, keys and values, or its keys and values, are on
 of the keys are zeros.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +98,13 @@ _TOGETHER = {
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by their names, of either layout.
+    """Arrays by their names, of either layout: OpenAI's is in files that end in .pt.
 
     Raises:
       UserError: as `zoo.convert.pytorch.read` or `zoo.convert.ctranslate2.read`.
     """
-    if zipfile.is_zipfile(path):
-        return pytorch.within(pytorch.read(path), "model_state_dict")
-    return ctranslate2.read(path)
+    is_pytorch = Path(path).suffix in (".pt", ".pth")
+    return pytorch.within(pytorch.read(path), "model_state_dict") if is_pytorch else ctranslate2.read(path)
 
 
 def convert(foreign: dict[str, np.ndarray], model: nnx.Module) -> dict[str, Any]:

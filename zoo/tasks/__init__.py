@@ -5,7 +5,7 @@ are pure functions under `jax.jit`; `show` writes pictures and clips for people 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -23,7 +23,13 @@ type Batch = Mapping[str, jax.Array | np.ndarray]
 
 
 class Task(Protocol):
-    """What the training loop needs to know of a task."""
+    """What the training loop needs to know of a task.
+
+    Attributes:
+      needs: arrays that the items of its data sets have.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Task", Any, Any]:
         """The task that knows the data, and what is trained and evaluated on in place of the data sets' items."""

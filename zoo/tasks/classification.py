@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class Classification:
         al. 2021, arXiv:2007.07314).
       counts: training examples of each class; `prepared` looks them up.
     """
+
+    needs: ClassVar = ("label",)
 
     label_smoothing: float = 0.0
     mean: float | tuple[float, ...] = 127.5

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class Detection:
     and bottom in pixels; a class below 0 is no box. The figures of a step are the two parts of the loss, those of
     all held-out items together the average precisions by COCO's protocol.
     """
+
+    needs: ClassVar = ("image", "boxes", "box_classes")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Detection", Any, Any]:
         return self, train, held_out

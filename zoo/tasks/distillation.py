@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class WindowedI3D:
     Args:
       teacher: the published I3D.
     """
+
+    needs: ClassVar = ("video",)
 
     teacher: str = "i3d_kinetics400"
 
@@ -62,6 +64,8 @@ class FramewiseI3D:
       teacher: the published I3D.
       feature_weight: of the activations' squared error at all but the last step, in units of the teacher's variance.
     """
+
+    needs: ClassVar = ("video",)
 
     teacher: str = "i3d_kinetics400"
     feature_weight: float = 1.0

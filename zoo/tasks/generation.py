@@ -9,7 +9,7 @@ that the sampler follows is (x - z_t) / (1 - t).
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +138,8 @@ class FlowMatching:
       guidance, num_steps, sampler: see `guided`, `sample`; a sampler is one of `SAMPLERS`.
       shown: class counts of the clips that `show` draws, one list of classes a clip.
     """
+
+    needs: ClassVar = ("video", "classes")
 
     clip_shape: tuple[int, int, int, int]
     num_classes: int = 10

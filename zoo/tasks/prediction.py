@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -60,14 +60,14 @@ class Prediction:
       strips: uint8 [shown, T, H, W, C], which `prepared` takes from the data.
     """
 
+    needs: ClassVar = ("video",)
+
     context: int = 10
     taught: float = 0.5
     shown: int = 4
     strips: Any = None
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Prediction", Any, Any]:
-        if "video" not in held_out[0]:
-            raise UserError(f"prediction wants videos, and this data set has {', '.join(held_out[0])}")
         strips = np.stack([held_out[index]["video"] for index in range(min(self.shown, len(held_out)))])
         if strips.shape[1] <= self.context:
             reason = f"videos of {strips.shape[1]} frames leave nothing to predict behind a context of {self.context}"

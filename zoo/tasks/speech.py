@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ class Speech:
     many of them count, and what is said, filled up with 0. The figures of all held-out items together are of the
     likeliest path of each: the word error rate, and the share of texts without any error.
     """
+
+    needs: ClassVar = ("sound", "samples", "symbols")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Speech", Any, Any]:
         return self, train, held_out

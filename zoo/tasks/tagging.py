@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ class Tagging:
 
     A batch is `{"features": float [B, T, F], "frames": int [B], "classes": 0 or 1 [B, labels]}`.
     """
+
+    needs: ClassVar = ("features", "frames", "classes")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Tagging", Any, Any]:
         return self, train, held_out
