@@ -39,7 +39,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "zoo generate")
     output_files.check_outputs(arguments.init or "", [arguments.out])
-    task = registry.card(arguments.model).task
+    task = _card(arguments.model).task
     if task != "generation":
         raise UserError(f"{arguments.model} is made for {task}; zoo generate takes a model for generation")
 
@@ -54,6 +54,17 @@ def main(argv: list[str]) -> None:
             grid = encode.grid(clips, columns=math.ceil(math.sqrt(len(clips))))
             encode.write_video(arguments.out, grid, frame_rate=frame_rate, enlarge=2)
     print(f"{len(clips)} clips of {clips.shape[1]} frames; wrote {arguments.out}", file=sys.stderr)
+
+
+def _card(name: str) -> registry.ModelCard:
+    """The model's card; of one that was never trained the error tells how to."""
+    if name not in registry.list_models():
+        from zoo import publish
+
+        if name in publish.cards():
+            way_out = f"zoo train --model {name}, and then in a clone zoo publish RUN --name {name}"
+            raise UserError(f"{name} is not trained yet; {way_out} makes it")
+    return registry.card(name)
 
 
 def _drawn(arguments: Arguments) -> tuple[Any, int]:
