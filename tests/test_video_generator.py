@@ -198,7 +198,7 @@ def test_the_command_tells_mistakes(command, tmp_path, monkeypatch):
 
 def test_a_model_that_nobody_trained_yet_is_no_unknown_one(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "checkpoints_folder", lambda: tmp_path)
-    with pytest.raises(UserError, match=f"{NAME} is not trained yet; zoo train --model {NAME}, and then in a clone zoo"):
+    with pytest.raises(UserError, match=f"{NAME} is not trained yet; zoo train --model {NAME}"):
         generate.main(["--out", str(tmp_path / "grid.gif")])
     with pytest.raises(UserError, match="no model is called 'video_gan'"):
         generate.main(["--model", "video_gan", "--out", str(tmp_path / "grid.gif")])

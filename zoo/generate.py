@@ -58,13 +58,15 @@ def main(argv: list[str]) -> None:
 
 def _card(name: str) -> registry.ModelCard:
     """The model's card; of one that was never trained the error tells how to."""
-    if name not in registry.list_models():
+    try:
+        return registry.card(name)
+    except UserError:
         from zoo import publish
 
-        if name in publish.cards():
-            way_out = f"zoo train --model {name}, and then in a clone zoo publish RUN --name {name}"
-            raise UserError(f"{name} is not trained yet; {way_out} makes it")
-    return registry.card(name)
+        if name not in publish.cards():
+            raise
+        way_out = f"zoo train --model {name}, and then in a clone zoo publish RUN --name {name}"
+        raise UserError(f"{name} is not trained yet; {way_out} makes it") from None
 
 
 def _drawn(arguments: Arguments) -> tuple[Any, int]:
