@@ -197,6 +197,7 @@ def test_the_command_tells_mistakes(command, tmp_path, monkeypatch):
 
 
 def test_a_model_that_nobody_trained_yet_is_no_unknown_one(tmp_path, monkeypatch):
+    publish.cards()  # reads experiments' files, some of which ask for published models
     monkeypatch.setattr(registry, "checkpoints_folder", lambda: tmp_path)
     with pytest.raises(UserError, match=f"{NAME} is not trained yet; zoo train --model {NAME}"):
         generate.main(["--out", str(tmp_path / "grid.gif")])
