@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import subprocess
 import wave
 from pathlib import Path
 
@@ -142,6 +144,23 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: np
     assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.json", "talk.wav"]
     transcribe.main(["talk.wav", "--format", "vtt"])
     assert capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+def test_another_language_is_marked(tmp_path: Path, capsys):
+    german = (
+        "Guten Tag, meine Damen und Herren. Heute sprechen wir über das Wetter und die schönen Berge in der Schweiz."
+    )
+    subprocess.run(["espeak-ng", "-v", "de", "-w", str(tmp_path / "de.wav"), german], check=True)
+    transcribe.main([str(tmp_path / "de.wav"), "--out", str(tmp_path / "de.json")])
+    segments = json.loads((tmp_path / "de.json").read_text(encoding="utf-8"))["segments"]
+    assert segments
+    assert all(segment["doubtful"] for segment in segments)
+    words = [word for segment in segments for word in segment["text"].split()]
+    assert len(set(words)) > len(words) / 2, "it repeats itself"
+    told = capsys.readouterr().err
+    assert f"unsure of {len(segments)} of {len(segments)} segments. It knows English only." in told
 
 
 def test_speech_behind_the_last_word_is_listened_to_anew():
