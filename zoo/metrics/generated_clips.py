@@ -22,7 +22,8 @@ def jerk(clips: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = np.stack([light.sum(axis=3) @ rows, light.sum(axis=2) @ columns], axis=-1) / mass[..., None]
     turn = np.linalg.norm(np.diff(centre, 2, axis=1), axis=-1)
-    return np.nan_to_num(np.nanmean(np.where(np.isfinite(turn), turn, np.nan), axis=1))
+    counts = np.isfinite(turn)
+    return np.where(counts, turn, 0).sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
 
 
 def nearest(clips: np.ndarray, known: Iterable[np.ndarray]) -> np.ndarray:
