@@ -37,7 +37,7 @@ class Classification:
       counts: training examples of each class; `prepared` looks them up.
     """
 
-    needs: ClassVar = ("label",)
+    needs: ClassVar[tuple[str, ...]] = ("label",)
 
     label_smoothing: float = 0.0
     mean: float | tuple[float, ...] = 127.5

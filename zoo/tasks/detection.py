@@ -31,7 +31,7 @@ class Detection:
     all held-out items together the average precisions by COCO's protocol.
     """
 
-    needs: ClassVar = ("image", "boxes", "box_classes")
+    needs: ClassVar[tuple[str, ...]] = ("image", "boxes", "box_classes")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Detection", Any, Any]:
         return self, train, held_out

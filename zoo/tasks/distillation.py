@@ -30,7 +30,7 @@ class WindowedI3D:
       teacher: the published I3D.
     """
 
-    needs: ClassVar = ("video",)
+    needs: ClassVar[tuple[str, ...]] = ("video",)
 
     teacher: str = "i3d_kinetics400"
 
@@ -65,7 +65,7 @@ class FramewiseI3D:
       feature_weight: of the activations' squared error at all but the last step, in units of the teacher's variance.
     """
 
-    needs: ClassVar = ("video",)
+    needs: ClassVar[tuple[str, ...]] = ("video",)
 
     teacher: str = "i3d_kinetics400"
     feature_weight: float = 1.0

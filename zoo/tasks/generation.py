@@ -139,7 +139,7 @@ class FlowMatching:
       shown: class counts of the clips that `show` draws, one list of classes a clip.
     """
 
-    needs: ClassVar = ("video", "classes")
+    needs: ClassVar[tuple[str, ...]] = ("video", "classes")
 
     clip_shape: tuple[int, int, int, int]
     num_classes: int = 10

@@ -60,7 +60,7 @@ class Prediction:
       strips: uint8 [shown, T, H, W, C], which `prepared` takes from the data.
     """
 
-    needs: ClassVar = ("video",)
+    needs: ClassVar[tuple[str, ...]] = ("video",)
 
     context: int = 10
     taught: float = 0.5

@@ -32,7 +32,7 @@ class Speech:
     likeliest path of each: the word error rate, and the share of texts without any error.
     """
 
-    needs: ClassVar = ("sound", "samples", "symbols")
+    needs: ClassVar[tuple[str, ...]] = ("sound", "samples", "symbols")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Speech", Any, Any]:
         return self, train, held_out

@@ -25,7 +25,7 @@ class Tagging:
     A batch is `{"features": float [B, T, F], "frames": int [B], "classes": 0 or 1 [B, labels]}`.
     """
 
-    needs: ClassVar = ("features", "frames", "classes")
+    needs: ClassVar[tuple[str, ...]] = ("features", "frames", "classes")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["Tagging", Any, Any]:
         return self, train, held_out
