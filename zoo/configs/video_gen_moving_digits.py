@@ -8,6 +8,8 @@ The digits are those of Moving MNIST's protocol here (28x28, a tenth of their ro
 of them and one with two. `benchmarks.generation` measures what the card claims.
 """
 
+from typing import Any
+
 from zoo.configs import TrainConfig
 from zoo.data.moving_digits import MOVING_MNIST
 
@@ -23,10 +25,11 @@ TIME_MEAN = -2.0
 
 _STEPS, _BATCH = 5000, 8
 
-PRESETS = {
-    "default": TrainConfig(
-        model="video_gen",
-        options={"patch": 4, "widths": (64, 128, 256), "halve_time": True},
+
+def _preset(model: str, options: dict[str, Any], **changes: Any) -> TrainConfig:
+    return TrainConfig(
+        model=model,
+        options=options,
         task="generation",
         task_options={"clip_shape": (FRAMES, SIZE, SIZE, 1), "time_mean": TIME_MEAN, "know_frames": 0.2},
         dataset="moving_digits",
@@ -38,7 +41,33 @@ PRESETS = {
         ema_decay=0.998,
         evaluate_every=500,
         checkpoint_every=100,
+        **changes,
     )
+
+
+def _preset(model: str, options: dict[str, Any], **changes: Any) -> TrainConfig:
+    return TrainConfig(
+        model=model,
+        options=options,
+        task="generation",
+        task_options={"clip_shape": (FRAMES, SIZE, SIZE, 1), "time_mean": TIME_MEAN, "know_frames": 0.2},
+        dataset="moving_digits",
+        dataset_options=DATA,
+        optimizer="muon",
+        learning_rate=0.01,
+        steps=_STEPS,
+        batch_size=_BATCH,
+        ema_decay=0.998,
+        evaluate_every=500,
+        checkpoint_every=100,
+        **changes,
+    )
+
+
+PRESETS = {
+    "default": _preset("video_gen", {"patch": 4, "widths": (64, 128, 256), "halve_time": True}),
+    "transformer": _preset("video_dit", {}),
+    "latents": _preset("latent_video_gen", {}, start={"codec": "video_vae_moving_digits"}, freeze="codec"),
 }
 
 CARDS = {
