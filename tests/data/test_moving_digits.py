@@ -142,18 +142,15 @@ def test_a_wall_gives_another_way_by_chance():
     assert (path <= room).all()
     steps, hits = np.diff(path, axis=0), 0
     for time in range(1, 49):
-        place = path[time]
-        if ((place > 0) & (place < room)).all():
-            np.testing.assert_allclose(steps[time], steps[time - 1], atol=1e-9)
+        ahead, at_wall = path[time + 1], (path[time] == 0) | (path[time] == room)
+        ends_inside = (ahead > 0) & (ahead < room)  # else a step is as long as there is room
+        if not at_wall.any():
+            np.testing.assert_allclose(steps[time][ends_inside], steps[time - 1][ends_inside], atol=1e-9)
             continue
         hits += 1
         new = drawn[time - 1][0]
-        # A step may end at the opposite wall, short of what was drawn.
-        for axis in range(2):
-            inside = 0 < path[time + 1, axis] < room
-            if place[axis] in (0, room) and inside:
-                np.testing.assert_allclose(abs(steps[time, axis]), abs(new[axis]), atol=1e-9)
-                assert (steps[time, axis] > 0) == (place[axis] == 0)
+        expected = np.where(at_wall, np.where(path[time] == 0, 1, -1) * np.abs(new), new)
+        np.testing.assert_allclose(steps[time][ends_inside], expected[ends_inside], atol=1e-9)
     assert hits > 5
 
 
