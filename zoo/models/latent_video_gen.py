@@ -62,5 +62,5 @@ def latent_video_gen(
 ) -> LatentVideoGen:
     """A generator on latents; the defaults fit 16x64x64 clips of moving digits, 8x8x8 latents of four numbers."""
     codec = VideoVAE(channels, latent_channels, codec_patch, tuple(codec_widths), rngs=rngs)
-    denoiser = VideoGen(latent_channels, num_classes, 1, tuple(widths), halve_time=False, rngs=rngs)
+    denoiser = VideoGen(latent_channels, num_classes, 1, tuple(widths), halve_time=False, attention_levels=1, rngs=rngs)
     return LatentVideoGen(codec, denoiser, deviation)
