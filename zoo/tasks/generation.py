@@ -187,7 +187,9 @@ class FlowMatching:
         return (error / (1 - known.mean(axis=1))).mean(), {}
 
     def _classes(self, batch: Mapping[str, Any]) -> jax.Array:
-        return batch["classes"] if "classes" in batch else jax.nn.one_hot(batch["label"], self.num_classes)
+        if "classes" in batch:
+            return jnp.asarray(batch["classes"])
+        return jax.nn.one_hot(batch["label"], self.num_classes)
 
     def _known(self, count: int, frames: int, key: jax.Array) -> Float[jax.Array, "batch time"]:
         for_share, for_frames = jax.random.split(key)
