@@ -186,10 +186,10 @@ def test_latents_are_denoised_in_place_of_frames():
     assert shape == (500, 4, 2, 2, 1)
     assert set(known.sum(axis=1)) == {1, 2}, "up to half of four"
 
-    frames = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1, 1) * np.ones((1, 8, 2, 2, 1), np.float32) / 10
+    frames = jnp.arange(8).reshape(1, 8, 1, 1, 1) * jnp.ones((1, 8, 2, 2, 1)) / 10
     keys = jax.random.split(jax.random.key(0), 1)
     with jax.disable_jit():
-        clip = task.generate(model, jnp.zeros((1, 10)), keys, frames, np.array([[1.0, 1, 1, 0, 0, 0, 0, 0]]))
+        clip = task.generate(model, jnp.zeros((1, 10)), keys, frames, jnp.array([[1.0, 1, 1, 0, 0, 0, 0, 0]]))
     np.testing.assert_array_equal(model.seen[-1][2], [[1, 0, 0, 0]])
     np.testing.assert_allclose(clip[0, :, 0, 0, 0], [0.05, 0.05, -1, -1, -1, -1, -1, -1], atol=1e-6)
 
