@@ -20,11 +20,13 @@ class LatentVideoGen(nnx.Module):
 
     Attributes:
       deviation: of the autoencoder's latents, by which they are divided.
+      frames_a_step: how many frames share their latents.
     """
 
     def __init__(self, codec: VideoVAE, denoiser: VideoGen, deviation: float):
         self.codec, self.denoiser, self.deviation = codec, denoiser, deviation
         self.channels, self.num_classes = codec.channels, denoiser.num_classes
+        self.frames_a_step = codec.shrink[0]
 
     def encode(
         self, x: Float[jax.Array, "batch time height width channels"]

@@ -65,7 +65,8 @@ class AttentionBlock(nnx.Module):
 class VideoGen(nnx.Module):
     """The denoiser as a U-Net; called as `zoo.models.denoiser_pieces` says.
 
-    `attention_levels` of them have attention. H and W must divide by `patch * 2 ** (len(widths) - 1)`, and with `halve_time` T by the latter factor.
+    The coarsest `attention_levels` have attention. H and W must divide by `patch * 2 ** (len(widths) - 1)`, and with
+    `halve_time` T by the latter factor.
     """
 
     def __init__(
