@@ -57,7 +57,7 @@ class VideoVAE(nnx.Module):
     def __init__(self, channels: int, latent_channels: int, patch: int, widths: Sequence[int], *, rngs: nnx.Rngs):
         self.channels, self.latent_channels, self.patch = channels, latent_channels, patch
         self.shrink = (2, patch * 2 ** (len(widths) - 1), patch * 2 ** (len(widths) - 1))
-        self.strides = [(1, 1, 1), *[(1, 2, 2)] * (len(widths) - 2), (2, 2, 2)]
+        self.strides = ((1, 1, 1), *[(1, 2, 2)] * (len(widths) - 2), (2, 2, 2))
         below = [channels * patch**2, *widths]
         self.down = nnx.List(
             nnx.List([causal_conv(under, width, strides=strides, rngs=rngs), CausalBlock(width, rngs=rngs)])
