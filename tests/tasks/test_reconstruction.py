@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import integrate, stats
 
+from tests import fresh
 from zoo.tasks.reconstruction import Reconstruction
 
 
@@ -44,3 +46,17 @@ def test_in_training_latents_are_drawn():
     loss, told = Reconstruction(price=0.0).loss(Shifts(0.5, 0.3), batch(255), jax.random.key(0))
     assert loss == told["squared_error"]
     assert told["squared_error"] == pytest.approx(0.3**2, rel=0.1), "of pixels that are what they should be on average"
+
+
+def test_a_network_is_shown_beside_what_it_was_given(tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [{"video": rng.integers(0, 256, (2, 8, 8, 1), np.uint8)} for _ in range(3)]
+    task, _, _ = Reconstruction(shown=2).prepared(clips, clips)
+    model = fresh.network("video_vae", patch=2, widths=(8, 8))
+    (path,) = task.show(model, tmp_path, 7, jax.random.key(0))
+    assert path == tmp_path / "reconstructions-000007.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("L"))
+    made = np.asarray(model(clips[0]["video"][None].astype(np.float32) / 127.5 - 1))[0, 0, :, :, 0]
+    np.testing.assert_array_equal(pixels[:8, :8], clips[0]["video"][0, :, :, 0])
+    np.testing.assert_allclose(pixels[9:17, :8], (np.clip(made, -1, 1) + 1) * 127.5, atol=0.6)
