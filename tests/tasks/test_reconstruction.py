@@ -57,6 +57,6 @@ def test_a_network_is_shown_beside_what_it_was_given(tmp_path):
     assert path == tmp_path / "reconstructions-000007.png"
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("L"))
-    made = np.asarray(model(clips[0]["video"][None].astype(np.float32) / 127.5 - 1))[0, 0, :, :, 0]
+    made = np.asarray(model(jnp.asarray(clips[0]["video"][None] / 127.5 - 1, jnp.float32)))[0, 0, :, :, 0]
     np.testing.assert_array_equal(pixels[:8, :8], clips[0]["video"][0, :, :, 0])
     np.testing.assert_allclose(pixels[9:17, :8], (np.clip(made, -1, 1) + 1) * 127.5, atol=0.6)

@@ -23,7 +23,7 @@ def causal_conv(in_features: int, features: int, *, strides: Sequence[int] = (1,
     Of each s frames it gives one, which sees these and the ones before them.
     """
     time, *space = strides
-    padding = [(3 - time, 0), *((1, 1) if stride == 1 else (1, 0) for stride in space)]
+    padding = ((3 - time, 0), *((1, 1) if stride == 1 else (1, 0) for stride in space))
     return Conv(in_features, features, (3, 3, 3), strides=strides, padding=padding, rngs=rngs)
 
 
