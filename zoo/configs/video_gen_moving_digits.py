@@ -49,7 +49,7 @@ PRESETS = {
     "default": _preset("video_gen", {"patch": 4, "widths": (64, 128, 256), "halve_time": True}),
     "transformer": _preset("video_dit", {}),
     "latents": _preset(
-        "latent_video_gen", {}, time_mean=-1.0, start={"codec": "video_vae_moving_digits"}, freeze="codec"
+        "latent_video_gen", {"deviation": 0.72}, time_mean=-1.0, start={"codec": "video_vae_moving_digits"}, freeze="codec"
     ),
 }
 
