@@ -1,4 +1,4 @@
-"""The video autoencoder on moving digits: 16x64x64 pixels as 8x8x8 latents of four numbers.
+"""The video autoencoder on moving digits: 16x64x64 pixels as 8x8x8 latents of eight numbers.
 
 python -m zoo.train --model video_vae_moving_digits
 

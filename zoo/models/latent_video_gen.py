@@ -55,14 +55,14 @@ def latent_video_gen(
     *,
     channels: int = 1,
     num_classes: int = 10,
-    latent_channels: int = 4,
+    latent_channels: int = 8,
     codec_patch: int = 4,
     codec_widths: Sequence[int] = (32, 64),
     deviation: float = 1.0,
     widths: Sequence[int] = (128, 256),
     rngs: nnx.Rngs,
 ) -> LatentVideoGen:
-    """A generator on latents; the defaults fit 16x64x64 clips of moving digits, 8x8x8 latents of four numbers."""
+    """A generator on latents; the defaults fit 16x64x64 clips of moving digits, 8x8x8 latents of eight numbers."""
     codec = VideoVAE(channels, latent_channels, codec_patch, tuple(codec_widths), rngs=rngs)
     denoiser = VideoGen(latent_channels, num_classes, 1, tuple(widths), halve_time=False, attention_levels=1, rngs=rngs)
     return LatentVideoGen(codec, denoiser, deviation)
