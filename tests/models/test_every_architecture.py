@@ -25,7 +25,7 @@ TINY = {
     "inception_lstm": ({"num_classes": 5, "hidden_features": 8}, [(1, 2, 32, 32, 3)]),
     "inception_v1": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "latent_video_gen": (
-        {"num_classes": 5, "widths": (32, 32), "codec_patch": 2, "codec_widths": (8, 8)},
+        {"num_classes": 5, "denoiser_options": {"widths": (32, 32)}, "codec_patch": 2, "codec_widths": (8, 8)},
         [(2, 2, 4, 4, 8), (2,), (2, 5), (2, 2)],
     ),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),

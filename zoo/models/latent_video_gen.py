@@ -1,18 +1,22 @@
-"""The flow-matching generator on latents: a video autoencoder that stays as it is, and a U-Net that denoises latents.
+"""The flow-matching generator on latents: a video autoencoder that stays as it is, and what denoises its latents.
 
 After Rombach et al. 2022 (arXiv:2112.10752). A step of the sampler costs no more than the latents are large; coding a
 clip comes once, in training once a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Float
 
-from zoo.models.video_gen import VideoGen
+from zoo.models.video_dit import VideoDiT, video_dit
+from zoo.models.video_gen import VideoGen, video_gen
 from zoo.models.video_vae import VideoVAE
-from zoo.registry import register_model
+from zoo.registry import register_model, unknown
+
+DENOISERS = {"video_gen": video_gen, "video_dit": video_dit}
 
 
 class LatentVideoGen(nnx.Module):
@@ -23,7 +27,7 @@ class LatentVideoGen(nnx.Module):
       frames_a_step: how many frames share their latents.
     """
 
-    def __init__(self, codec: VideoVAE, denoiser: VideoGen, deviation: float):
+    def __init__(self, codec: VideoVAE, denoiser: VideoGen | VideoDiT, deviation: float):
         self.codec, self.denoiser, self.deviation = codec, denoiser, deviation
         self.channels, self.num_classes = codec.channels, denoiser.num_classes
         self.frames_a_step = codec.shrink[0]
@@ -59,10 +63,23 @@ def latent_video_gen(
     codec_patch: int = 4,
     codec_widths: Sequence[int] = (32, 64),
     deviation: float = 1.0,
-    widths: Sequence[int] = (128, 256),
+    denoiser: str = "video_gen",
+    denoiser_options: Mapping[str, Any] | None = None,
     rngs: nnx.Rngs,
 ) -> LatentVideoGen:
-    """A generator on latents; the defaults fit 16x64x64 clips of moving digits, 8x8x8 latents of eight numbers."""
+    """A generator on latents; the defaults fit 16x64x64 clips of moving digits, 8x8x8 latents of eight numbers.
+
+    Args:
+      latent_channels, codec_patch, codec_widths: of the autoencoder, as `video_vae` has them.
+      deviation: see `LatentVideoGen`.
+      denoiser: a name in `DENOISERS`; each place of the latents is a patch of its own.
+      denoiser_options: what else it is made with.
+
+    Raises:
+      UserError: no denoiser of that name.
+    """
+    if denoiser not in DENOISERS:
+        raise unknown("denoiser", denoiser, DENOISERS)
     codec = VideoVAE(channels, latent_channels, codec_patch, tuple(codec_widths), rngs=rngs)
-    denoiser = VideoGen(latent_channels, num_classes, 1, tuple(widths), halve_time=False, attention_levels=1, rngs=rngs)
-    return LatentVideoGen(codec, denoiser, deviation)
+    sees = {"channels": latent_channels, "num_classes": num_classes, "patch": 1}
+    return LatentVideoGen(codec, DENOISERS[denoiser](**sees, **(denoiser_options or {}), rngs=rngs), deviation)

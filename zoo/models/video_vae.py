@@ -106,5 +106,5 @@ class VideoVAE(nnx.Module):
 def video_vae(
     *, channels: int = 1, latent_channels: int = 8, patch: int = 4, widths: Sequence[int] = (32, 64), rngs: nnx.Rngs
 ) -> VideoVAE:
-    """The causal video autoencoder; the defaults code 16x64x64 pixels as 8x8x8 places of four numbers."""
+    """The causal video autoencoder; the defaults code 16x64x64 pixels as 8x8x8 places of eight numbers."""
     return VideoVAE(channels, latent_channels, patch, tuple(widths), rngs=rngs)
