@@ -136,6 +136,7 @@ PREDICTORS = {
     "generation": "zoo.video_generator:VideoGenerator",
     "pose": "zoo.pose:PoseFinder",
     "prediction": "zoo.frame_predictor:FramePredictor",
+    "sentence embedding": "zoo.sentence_embedder:SentenceEmbedder",
     "shot boundaries": "zoo.shot_detector:ShotDetector",
     "speech commands": "zoo.speller:Speller",
     "transcription": "zoo.transcriber:Transcriber",
