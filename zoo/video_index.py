@@ -1,0 +1,347 @@
+"""An index of videos: a row a segment in a LanceDB table, found by vectors, by words or both.
+
+The folder of a database holds the table and `index.json`, which tells what the rows were made with. All rows of a file
+come, change and go in one commit, so that a killed process leaves a file whole or not at all, and several processes can
+write at once.
+"""
+
+import dataclasses
+import datetime
+import fnmatch
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from lancedb.index import FTS, IvfPq
+from lancedb.rerankers import RRFReranker
+from PIL import Image
+
+from zoo import index_description
+from zoo.errors import UserError
+from zoo.video_analysis import VideoSegment
+
+SENTENCES = "minilm_l6_v2"
+"""The published model that stands for what is said of a segment in words."""
+
+_TABLE = "segments"
+_VECTORS = ("embedding", "frame_embedding", "text_embedding")
+_FUSED = 60  # reciprocal ranks are 1 / (60 + rank): Cormack, Clarke and Buettcher 2009
+_FUSED_ROWS = 100  # of each ranking that is fused
+_EXACT_ROWS = 50_000  # below so many rows every vector is compared, which takes some 20 ms
+_ROWS_A_PARTITION = 1000
+_LOOKED_AT = {"nprobes": 40, "refine_factor": 20}  # partitions, and candidates whose whole vectors are compared
+_PICTURE_QUALITY = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A segment that was found.
+
+    Attributes:
+      file: its path below the indexed folder, with "/" between names.
+      key: the file's key: a hash of `file`.
+      number: of the segment in its file, from 0 on.
+      start, end: seconds.
+      score: cosine similarity from -1 to 1, or of words the sum of reciprocal ranks; the higher the better.
+      labels, objects: (label, probability) pairs, best first.
+      words: what is said.
+      picture: JPEG.
+    """
+
+    file: str
+    key: str
+    number: int
+    start: float
+    end: float
+    score: float
+    labels: tuple[tuple[str, float], ...]
+    objects: tuple[tuple[str, float], ...]
+    words: str
+    picture: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """What hits must be: of files that match a shell pattern, showing a label or object, within a stretch of time."""
+
+    file: str | None = None
+    label: str | None = None
+    after: float | None = None
+    before: float | None = None
+
+
+def key_of(file: str) -> str:
+    """A name for a file that is safe in addresses and in SQL."""
+    return hashlib.sha256(file.encode()).hexdigest()[:32]
+
+
+class VideoIndex:
+    """An open index.
+
+    Attributes:
+      folder: the indexed folder.
+      models: names of the published models that made the rows, by what each was asked for.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], table: Any):
+        self.path, self._table = path, table
+        self.folder, self.models = Path(about["folder"]), {role: name for role, (name, _) in about["models"].items()}
+
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of every indexed file by its path below the folder."""
+        if self._table is None:
+            return {}
+        rows = self._table.search().where("number = 0").select(["file", "content"]).to_arrow()
+        return dict(zip(rows["file"].to_pylist(), rows["content"].to_pylist(), strict=True))
+
+    def __len__(self) -> int:
+        return 0 if self._table is None else self._table.count_rows()
+
+    def replace(self, file: str, content: str, segments: Sequence[VideoSegment], text_embeddings: np.ndarray) -> None:
+        """Puts a file's segments in the place of those that are there of it, all at once.
+
+        Args:
+          content: the file's SHA-256.
+          text_embeddings: float32 [segments, features] of the segments' `text`.
+        """
+        if self._table is None:
+            schema = _schema(segments[0], text_embeddings[0])
+            self._table = lancedb.connect(self.path).create_table(_TABLE, schema=schema, exist_ok=True)
+        key = key_of(file)
+        rows = [
+            {
+                "key": key,
+                "number": number,
+                "file": file,
+                "content": content,
+                "start_time": segment.start,
+                "end_time": segment.end,
+                "labels": [label for label, _ in segment.labels],
+                "probabilities": [probability for _, probability in segment.labels],
+                "objects": [label for label, _ in segment.objects],
+                "scores": [score for _, score in segment.objects],
+                "words": segment.words,
+                "text": segment.text,
+                "embedding": segment.embedding,
+                "frame_embedding": segment.frame_embedding,
+                "text_embedding": text_embedding,
+                "picture": _jpeg(segment.picture),
+            }
+            for number, (segment, text_embedding) in enumerate(zip(segments, text_embeddings, strict=True))
+        ]
+        merge = self._table.merge_insert(["key", "number"]).when_matched_update_all().when_not_matched_insert_all()
+        merge = merge.when_not_matched_by_source_delete(f"key = '{key}'")
+        merge.execute(pa.Table.from_pylist(rows, schema=self._table.schema))
+
+    def remove(self, files: Sequence[str]) -> None:
+        """Takes out all rows of files."""
+        for start in range(0, len(files), 1000):
+            self._table.delete(_one_of("key", map(key_of, files[start : start + 1000])))
+
+    def optimize(self) -> None:
+        """Makes searching fast: many small commits become few files, and large tables get an index over vectors."""
+        if self._table is None:
+            return
+        # Searches that run meanwhile still read what was there a moment ago.
+        self._table.optimize(cleanup_older_than=datetime.timedelta(minutes=10))
+        there = {column for index in self._table.list_indices() for column in index.columns}
+        rows = len(self)
+        self._make_searchable_by_words()
+        if rows >= _EXACT_ROWS:
+            for column in set(_VECTORS) - there:
+                partitions = rows // _ROWS_A_PARTITION
+                size = self._table.schema.field(column).type.list_size
+                config = IvfPq(distance_type="cosine", num_partitions=partitions, num_sub_vectors=size // 8)
+                self._table.create_index(column, config=config)
+
+    def near(self, column: str, vector: np.ndarray, count: int, filters: Filters | None = None) -> list[Hit]:
+        """The segments nearest to a vector, by cosine.
+
+        Args:
+          column: "embedding", "frame_embedding" or "text_embedding".
+          vector: float32 [features].
+
+        Raises:
+          UserError: as `where`.
+        """
+        search = self._table.search(vector, vector_column_name=column).distance_type("cosine")
+        search = search.nprobes(_LOOKED_AT["nprobes"]).refine_factor(_LOOKED_AT["refine_factor"])
+        rows = self._filtered(search, filters).select([*_SHOWN, "_distance"]).limit(count).to_list()
+        return [_hit(row, 1 - row["_distance"]) for row in rows]
+
+    def near_any(self, column: str, vectors: np.ndarray, count: int, filters: Filters | None = None) -> list[Hit]:
+        """The segments nearest to any of several vectors float32 [N, features], each with its best score."""
+        best: dict[tuple[str, int], Hit] = {}
+        for vector in vectors:
+            for hit in self.near(column, vector, count, filters):
+                place = hit.key, hit.number
+                if place not in best or hit.score > best[place].score:
+                    best[place] = hit
+        return sorted(best.values(), key=lambda hit: -hit.score)[:count]
+
+    def by_words(self, words: str, vector: np.ndarray, count: int, filters: Filters | None = None) -> list[Hit]:
+        """The segments whose text is near in meaning or has the same words: both rankings, fused by reciprocal rank.
+
+        Args:
+          vector: float32 [features], what `SENTENCES` makes of the words.
+
+        Raises:
+          UserError: as `where`.
+        """
+        self._make_searchable_by_words()
+        search = self._table.search(query_type="hybrid", vector_column_name="text_embedding", fts_columns="text")
+        search = self._filtered(search.vector(vector).text(words).distance_type("cosine"), filters)
+        search = search.nprobes(_LOOKED_AT["nprobes"]).refine_factor(_LOOKED_AT["refine_factor"])
+        search = search.rerank(RRFReranker(K=_FUSED)).limit(max(count, _FUSED_ROWS)).select([*_SHOWN])
+        return [_hit(row, row["_relevance_score"]) for row in search.to_list()[:count]]
+
+    def picture(self, key: str, number: int) -> bytes | None:
+        """A segment's JPEG; None where there is no such segment."""
+        if not re.fullmatch("[0-9a-f]{32}", key):
+            return None
+        rows = self._table.search().where(f"key = '{key}' AND number = {number}").select(["picture"]).to_list()
+        return rows[0]["picture"] if rows else None
+
+    def file_of(self, key: str) -> Path | None:
+        """Where an indexed file lies; None where there is none of that key."""
+        if not re.fullmatch("[0-9a-f]{32}", key):
+            return None
+        rows = self._table.search().where(f"key = '{key}' AND number = 0").select(["file"]).to_list()
+        return self.folder / rows[0]["file"] if rows else None
+
+    def _make_searchable_by_words(self) -> None:
+        """Rows that come later are found too, without the index but for a while."""
+        if not any(index.columns == ["text"] for index in self._table.list_indices()):
+            self._table.create_index("text", config=FTS())
+
+    def _filtered(self, search: Any, filters: Filters | None) -> Any:
+        condition = self._condition(filters or Filters())
+        return search.where(condition, prefilter=True) if condition else search
+
+    def _condition(self, filters: Filters) -> str:
+        """SQL."""
+        conditions = []
+        if filters.file is not None:
+            matching = [file for file in self.files() if fnmatch.fnmatchcase(file, filters.file)]
+            conditions.append(_one_of("key", map(key_of, matching)))
+        if filters.label is not None:
+            label = filters.label.replace("'", "''")
+            conditions.append(f"(array_has(labels, '{label}') OR array_has(objects, '{label}'))")
+        if filters.after is not None:
+            conditions.append(f"end_time > {filters.after:f}")
+        if filters.before is not None:
+            conditions.append(f"start_time < {filters.before:f}")
+        return " AND ".join(conditions)
+
+
+_SHOWN = (
+    *("key", "number", "file", "start_time", "end_time", "labels", "probabilities"),
+    *("objects", "scores", "words", "picture"),
+)
+
+
+def open_index(path: Path) -> VideoIndex:
+    """An index that is there.
+
+    Raises:
+      UserError: none is there, or it is damaged or of another version.
+    """
+    about = index_description.read(path)
+    if about is None:
+        raise UserError(f"{path} holds no index of videos; make one: {index_description.command(path)}")
+    table = _open_table(path)
+    if table is None:
+        raise UserError(f"nothing is indexed in {path} yet; go on: {index_description.command(path)}")
+    return VideoIndex(path, about, table)
+
+
+def open_or_make(path: Path, folder: Path, models: Mapping[str, str]) -> VideoIndex:
+    """The index of a folder that is at `path`, or an empty one; of several processes that make one the first does.
+
+    Args:
+      models: names of published models by what each is asked for: of them "classifier", "frames" and "sentences" make
+        vectors.
+
+    Raises:
+      UserError: there is another folder's, another model's or another version's, or something else.
+    """
+    wanted = index_description.describe(folder, models)
+    about = index_description.read(path)
+    if about is None:
+        index_description.make(path, wanted)
+        about = index_description.read(path)
+        assert about is not None
+    index_description.check_same(path, about, wanted)
+    return VideoIndex(path, about, _open_table(path))
+
+
+def _open_table(path: Path) -> Any:
+    """None where no file has been indexed yet."""
+    try:
+        database = lancedb.connect(path)
+        return database.open_table(_TABLE) if database.table_exists(_TABLE) else None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = f"damaged or of another LanceDB ({error})"
+        raise UserError(f"the index in {path} is {reason}; {index_description.rebuild(path)}") from error
+
+
+def _schema(segment: VideoSegment, text_embedding: np.ndarray) -> pa.Schema:
+    """The columns, with vectors as long as a segment's."""
+
+    def vector(array: np.ndarray) -> pa.DataType:
+        return pa.list_(pa.float32(), len(array))
+
+    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
+    return pa.schema(
+        {
+            "key": pa.string(),
+            "number": pa.int32(),
+            "file": pa.string(),
+            "content": pa.string(),
+            "start_time": pa.float64(),
+            "end_time": pa.float64(),
+            "labels": texts,
+            "probabilities": numbers,
+            "objects": texts,
+            "scores": numbers,
+            "words": pa.string(),
+            "text": pa.string(),
+            "embedding": vector(segment.embedding),
+            "frame_embedding": vector(segment.frame_embedding),
+            "text_embedding": vector(text_embedding),
+            "picture": pa.binary(),
+        }
+    )
+
+
+def _one_of(column: str, keys: Iterable[str]) -> str:
+    """SQL; of no keys at all it is true of nothing."""
+    quoted = ", ".join(f"'{key}'" for key in keys)
+    return f"{column} IN ({quoted})" if quoted else "false"
+
+
+def _hit(row: Mapping[str, Any], score: float) -> Hit:
+    return Hit(
+        row["file"],
+        row["key"],
+        row["number"],
+        row["start_time"],
+        row["end_time"],
+        float(score),
+        tuple(zip(row["labels"], row["probabilities"], strict=True)),
+        tuple(zip(row["objects"], row["scores"], strict=True)),
+        row["words"],
+        row["picture"],
+    )
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "jpeg", quality=_PICTURE_QUALITY)
+    return file.getvalue()
