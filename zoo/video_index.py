@@ -285,8 +285,10 @@ def _open_table(path: Path) -> Any:
     """None where no file has been indexed yet."""
     try:
         database = lancedb.connect(path)
-        return database.open_table(_TABLE) if database.table_exists(_TABLE) else None
+        return database.open_table(_TABLE) if _TABLE in database.list_tables().tables else None
     except (OSError, RuntimeError, ValueError) as error:
+        if "was not found" in str(error):
+            return None  # a process was killed while it made the table
         reason = f"damaged or of another LanceDB ({error})"
         raise UserError(f"the index in {path} is {reason}; {index_description.rebuild(path)}") from error
 
