@@ -1,5 +1,6 @@
 """The work of an index: nothing twice, nothing lost, whatever happens to the folder and to the process."""
 
+import itertools
 import json
 import os
 import signal
@@ -150,7 +151,7 @@ def test_an_empty_folder_empties_no_index(monkeypatch):
 def test_shards_are_all_of_it_and_apart(count: int):
     files = [f"{number}.mkv" for number in range(200)]
     parts = [[file for file in files if Shard(number, count).has(file)] for number in range(count)]
-    assert sorted(sum(parts, [])) == sorted(files)
+    assert sorted(itertools.chain.from_iterable(parts)) == sorted(files)
     assert min(map(len, parts)) > 0.5 * len(files) / count
 
 

@@ -1,4 +1,4 @@
-"""Stretches cut out of videos, pictures and sound."""
+"""Videos cut short or made small, pictures and sound."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +25,19 @@ def write_excerpt(reader: VideoReader, start: float, end: float, path: Path) -> 
             some = times[first : first + _FRAMES_HELD]
             for seconds, frame in zip(some, reader.frames_at(some), strict=True):
                 writer.write(seconds - start, frame)
+
+
+def write_small_copy(reader: VideoReader, short_side: int, path: Path) -> None:
+    """Writes all of a video, made smaller until its short side is no longer than that; the sound is copied.
+
+    Raises:
+      UserError: the format is not known, or the system refuses.
+    """
+    scale = min(1.0, short_side / min(reader.height, reader.width))
+    size = max(1, round(reader.height * scale)), max(1, round(reader.width * scale))
+    with VideoWriter(path, reader.sound()) as writer:
+        for seconds, frame in reader.frames(size):
+            writer.write(seconds, frame)
 
 
 def _sound(reader: VideoReader, start: float, end: float) -> Iterator[tuple[float, Packet]]:

@@ -47,9 +47,25 @@ class SearchEngine:
             self._sentences = predictor.load(self.index.models["sentences"])
         return self.index.by_words(words, self._sentences.embed([words])[0], count, filters)
 
+    def like(self, key: str, number: int, count: int, filters: Filters | None = None) -> list[Hit] | None:
+        """Segments that look and move like one that is indexed, itself first; None where there is no such segment."""
+        self._check(filters)
+        vector = self.index.embedding(key, number)
+        return None if vector is None else self.index.near("embedding", vector, count, filters)
+
+    def all(self, count: int, filters: Filters) -> list[Hit]:
+        """Segments that are what the filters say, in no order of their own; their score is 0."""
+        self._check(filters)
+        return self.index.all(count, filters)
+
+    def labels(self) -> list[str]:
+        """Labels and objects that segments may have, sorted."""
+        roles = ("classifier", "objects")
+        return sorted({label for role in roles for label in registry.card(self.index.models[role]).labels})
+
     def _check(self, filters: Filters | None) -> None:
         if filters is None or filters.label is None:
             return
-        known = {label for role in ("classifier", "objects") for label in registry.card(self.index.models[role]).labels}
+        known = self.labels()
         if filters.label not in known:
             raise registry.unknown("label of this index", filters.label, known)

@@ -105,7 +105,7 @@ class VideoAnalyser:
         """Takes a video apart; `progress` is told the seconds that are done.
 
         Args:
-          path: what `open_video` takes, to be opened twice: bytes, a path or an address.
+          path: what `open_video` takes; it is opened twice, so a file object must be able to seek.
 
         Raises:
           UserError: the video cannot be read.

@@ -131,7 +131,7 @@ class VideoIndex:
                 "embedding": segment.embedding,
                 "frame_embedding": segment.frame_embedding,
                 "text_embedding": text_embedding,
-                "picture": _jpeg(segment.picture),
+                "picture": jpeg(segment.picture),
             }
             for number, (segment, text_embedding) in enumerate(zip(segments, text_embeddings, strict=True))
         ]
@@ -201,19 +201,30 @@ class VideoIndex:
         search = search.rerank(RRFReranker(K=_FUSED)).limit(max(count, _FUSED_ROWS)).select([*_SHOWN])
         return [_hit(row, row["_relevance_score"]) for row in search.to_list()[:count]]
 
+    def all(self, count: int, filters: Filters) -> list[Hit]:
+        """Segments that are what the filters say, in the order in which they were indexed; their score is 0."""
+        rows = self._filtered(self._table.search(), filters).select([*_SHOWN]).limit(count).to_list()
+        return [_hit(row, 0.0) for row in rows]
+
+    def embedding(self, key: str, number: int) -> np.ndarray | None:
+        """A segment's vector, float32 [features]; None where there is no such segment."""
+        found = self._value("embedding", key, number)
+        return None if found is None else np.asarray(found, np.float32)
+
     def picture(self, key: str, number: int) -> bytes | None:
         """A segment's JPEG; None where there is no such segment."""
-        if not re.fullmatch("[0-9a-f]{32}", key):
-            return None
-        rows = self._table.search().where(f"key = '{key}' AND number = {number}").select(["picture"]).to_list()
-        return rows[0]["picture"] if rows else None
+        return self._value("picture", key, number)
 
     def file_of(self, key: str) -> Path | None:
         """Where an indexed file lies; None where there is none of that key."""
-        if not re.fullmatch("[0-9a-f]{32}", key):
+        file = self._value("file", key, 0)
+        return None if file is None else self.folder / file
+
+    def _value(self, column: str, key: str, number: int) -> Any:
+        if not re.fullmatch("[0-9a-f]{32}", key):  # else it is none of ours, and might be SQL
             return None
-        rows = self._table.search().where(f"key = '{key}' AND number = 0").select(["file"]).to_list()
-        return self.folder / rows[0]["file"] if rows else None
+        rows = self._table.search().where(f"key = '{key}' AND number = {number}").select([column]).to_list()
+        return rows[0][column] if rows else None
 
     def _make_searchable_by_words(self) -> None:
         """Rows that come later are found too, without the index but for a while."""
@@ -343,7 +354,8 @@ def _hit(row: Mapping[str, Any], score: float) -> Hit:
     )
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture uint8 [H, W, 3] as a file."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "jpeg", quality=_PICTURE_QUALITY)
     return file.getvalue()
