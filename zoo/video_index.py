@@ -221,8 +221,8 @@ class VideoIndex:
         return None if file is None else self.folder / file
 
     def _value(self, column: str, key: str, number: int) -> Any:
-        if not re.fullmatch("[0-9a-f]{32}", key):  # else it is none of ours, and might be SQL
-            return None
+        if not re.fullmatch("[0-9a-f]{32}", key) or number >= 2**31:
+            return None  # it is none of ours, and might be SQL
         rows = self._table.search().where(f"key = '{key}' AND number = {number}").select([column]).to_list()
         return rows[0][column] if rows else None
 
