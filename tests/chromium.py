@@ -2,10 +2,13 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+_PATIENCE = 60  # seconds
 
 wanted = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 
@@ -19,7 +22,7 @@ def page(address: str) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         opened = browser.new_page()
-        opened.set_default_timeout(60_000)
+        opened.set_default_timeout(1000 * _PATIENCE)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         opened.goto(address)
@@ -28,9 +31,16 @@ def page(address: str) -> Iterator[Any]:
     assert complaints == []
 
 
+def until(opened: Any, expression: str) -> None:
+    """Waits for what a page's script can see; asked from without, which a page's policy cannot forbid."""
+    end = time.monotonic() + _PATIENCE
+    while not opened.evaluate(expression):
+        assert time.monotonic() < end, expression
+        time.sleep(0.05)
+
+
 def position(opened: Any) -> float:
     """Where the page's player is, in seconds, once it has got there."""
-    opened.wait_for_function(
-        "document.querySelector('video').readyState >= 2 && !document.querySelector('video').seeking"
-    )
-    return opened.evaluate("document.querySelector('video').currentTime")
+    player = "document.querySelector('video')"
+    until(opened, f"{player}.readyState >= 2 && !{player}.seeking")
+    return opened.evaluate(f"{player}.currentTime")

@@ -72,7 +72,7 @@ class ServeArguments:
     db: Path
     """Folder of an index."""
     port: int = 8000
-    """The page is at http://127.0.0.1:PORT."""
+    """The page is at http://127.0.0.1:PORT; 0 takes one that is free."""
 
 
 def main(argv: list[str]) -> None:
@@ -274,8 +274,8 @@ def _export(index: Any, hits: list[Any], folder: Path) -> None:
 
 
 def _serve(arguments: ServeArguments) -> None:
-    if not 0 < arguments.port < 65536:
-        raise UserError(f"--port {arguments.port} is no port; give one from 1 to 65535, such as 8000")
+    if not 0 <= arguments.port < 65536:
+        raise UserError(f"--port {arguments.port} is no port; give one up to 65535, such as 8000, or 0 for any")
 
     from zoo import search_server  # after the mistakes that can be told without waiting for JAX
     from zoo.video_index import open_index

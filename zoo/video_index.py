@@ -198,7 +198,7 @@ class VideoIndex:
         search = self._table.search(query_type="hybrid", vector_column_name="text_embedding", fts_columns="text")
         search = self._filtered(search.vector(vector).text(words).distance_type("cosine"), filters)
         search = search.nprobes(_LOOKED_AT["nprobes"]).refine_factor(_LOOKED_AT["refine_factor"])
-        search = search.rerank(RRFReranker(K=_FUSED)).limit(max(count, _FUSED_ROWS)).select([*_SHOWN])
+        search = search.rerank(RRFReranker(K=_FUSED)).limit(max(count, _FUSED_ROWS))
         return [_hit(row, row["_relevance_score"]) for row in search.to_list()[:count]]
 
     def all(self, count: int, filters: Filters) -> list[Hit]:
