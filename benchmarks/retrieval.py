@@ -208,7 +208,7 @@ def speed(arguments: Arguments) -> tuple[str, list[dict[str, Any]]]:
         place = arguments.place or Path(temporary) / "db"
         begun = time.perf_counter()
         index = _filled(place, draw, arguments.rows)
-        index.optimize()
+        index.index_vectors("embedding")
         built = time.perf_counter() - begun
         index = open_index(place)
         queries = draw(arguments.queries + 20)
@@ -254,7 +254,7 @@ def _filled(place: Path, draw: Any, rows: int) -> VideoIndex:
 
     index = open_or_make(place, place, MADE_WITH)
     pixel, one = np.zeros((1, 1, 3), np.uint8), np.ones(1, np.float32)
-    first = VideoSegment(0.0, 1.0, (("", 1.0),), (), "", draw(1)[0], one, pixel)
+    first = VideoSegment(0.0, 1.0, (("", 1.0),), (), (), "", draw(1)[0], one, pixel)
     index.replace("0", "", [first], one[None])
     table = index._table
     pattern = table.to_arrow()

@@ -25,7 +25,9 @@ def segment(rng: np.random.Generator, start: float) -> VideoSegment:
     first, second, said = rng.choice(WORDS, 3, replace=False)
     picture = rng.integers(0, 256, (9, 16, 3), np.uint8)
     labels, objects = ((str(first), 0.6), ("it's", 0.1)), ((str(second), 0.9),)
-    return VideoSegment(start, start + 4, labels, objects, f"so {said} said", unit(rng, 8), unit(rng, 6), picture)
+    return VideoSegment(
+        start, start + 4, labels, (("sky", 0.1),), objects, f"so {said} said", unit(rng, 8), unit(rng, 6), picture
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from zoo import command_line, output_files, registry
 from zoo.errors import UserError
 
 _SHORT_SIDE = 360  # pixels of the copy in the page
+_LEAST = 0.05  # the probability from which on a label is told that is not the first
 _LABELS = 8  # rows of the table
 _LARGE = 100e6  # bytes, above which browsers take a while
 
@@ -111,8 +112,16 @@ def _segment(segment: Any) -> dict[str, Any]:
     from zoo.video_index import jpeg
 
     told = {name: getattr(segment, name) for name in ("start", "end", "objects", "words")}
-    likely = [(label, share) for label, share in segment.labels[:3] if share >= 0.05] or [segment.labels[0]]
-    return {**told, "labels": likely, "picture": base64.b64encode(jpeg(segment.picture)).decode()}
+    happens, seen = (
+        [(label, share) for label, share in labels[:3] if share >= _LEAST] or [labels[0]]
+        for labels in (segment.labels, segment.frame_labels)
+    )
+    return {
+        **told,
+        "labels": happens,
+        "frame_labels": seen,
+        "picture": base64.b64encode(jpeg(segment.picture)).decode(),
+    }
 
 
 def labels_over_time(segments: Any) -> list[tuple[str, list[float]]]:

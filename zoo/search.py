@@ -210,7 +210,7 @@ def _found(arguments: QueryArguments, index: Any) -> list[Any]:
 
 def _as_json(hit: Any) -> dict[str, Any]:
     told = {name: getattr(hit, name) for name in ("file", "start", "end", "score", "words")}
-    for kind, number in (("labels", "probability"), ("objects", "score")):
+    for kind, number in (("labels", "probability"), ("frame_labels", "probability"), ("objects", "score")):
         told[kind] = [{"label": label, number: share} for label, share in getattr(hit, kind)]
     return told
 
@@ -229,7 +229,7 @@ def _print(hits: list[Any]) -> None:
     table.add_column("file", overflow="fold")
     table.add_column("what")
     for hit in hits:
-        what = ", ".join(label for label, _ in (*hit.labels[:2], *hit.objects[:3]))
+        what = ", ".join(label for label, _ in (*hit.labels[:2], *hit.frame_labels[:1], *hit.objects[:3]))
         said = f': "{hit.words}"' if hit.words else ""
         cells = f"{hit.score:.3f}", clock(hit.start), clock(hit.end), _one_line(hit.file), f"{what}{said}"
         table.add_row(*map(escape, cells))

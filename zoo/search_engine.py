@@ -60,7 +60,7 @@ class SearchEngine:
 
     def labels(self) -> list[str]:
         """Labels and objects that segments may have, sorted."""
-        roles = ("classifier", "objects")
+        roles = ("classifier", "frames", "objects")
         return sorted({label for role in roles for label in registry.card(self.index.models[role]).labels})
 
     def _check(self, filters: Filters | None) -> None:

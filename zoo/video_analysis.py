@@ -29,6 +29,7 @@ LONGEST = 10.0  # seconds of a segment: a longer shot is parted evenly
 _FRAMES = 32  # of a segment, spread evenly: half of the window that I3D is asked with elsewhere, at half the cost
 _LOOKED_AT = (4, 12, 20, 28)  # which of them a network of single frames sees
 _TOP = 5  # labels of a segment
+_LIKELY = 0.2  # the probability from which on a frame's label is taken for true
 _SHORT_SIDE = 512  # pixels, as large as the detector sees; what is larger is made smaller before it is held
 _PICTURE_WIDTH = 320  # pixels
 
@@ -42,7 +43,8 @@ class VideoSegment:
 
     Attributes:
       start, end: seconds.
-      labels: the likeliest of the classifier's, best first.
+      labels: the likeliest of the classifier's, best first: what happens.
+      frame_labels: the likeliest of a frame classifier's, best first: what is to be seen.
       objects: each kind that was detected with its best score, best first.
       words: what is said within it; "" where nothing is.
       embedding: float32 [features], the classifier's features of its frames, of length 1.
@@ -53,6 +55,7 @@ class VideoSegment:
     start: float
     end: float
     labels: tuple[Scored, ...]
+    frame_labels: tuple[Scored, ...]
     objects: tuple[Scored, ...]
     words: str
     embedding: np.ndarray
@@ -61,9 +64,10 @@ class VideoSegment:
 
     @property
     def text(self) -> str:
-        """What can be found by words; of the labels no more than those that are half as likely as the first."""
-        likely = [label for label, probability in self.labels if probability >= 0.5 * self.labels[0][1]]
-        parts = [", ".join(likely), ", ".join(label for label, _ in self.objects), self.words]
+        """What can be found by words: what is likely, in one of its names, and all that is said."""
+        happens = [label for label, probability in self.labels if probability >= 0.5 * self.labels[0][1]]
+        seen = [label.partition(",")[0] for label, probability in self.frame_labels if probability >= _LIKELY]
+        parts = [", ".join(happens), ", ".join(seen), ", ".join(label for label, _ in self.objects), self.words]
         return ". ".join(part for part in parts if part)
 
 
@@ -138,7 +142,7 @@ class VideoAnalyser:
           UserError: the picture cannot be read.
         """
         with open_video(picture) as reader:
-            return self._frame_embedding([_smaller(next(frame for _, frame in reader.frames()))])
+            return self._frame_embedding([_smaller(next(frame for _, frame in reader.frames()))])[0]
 
     def shots(self, reader: VideoReader) -> tuple[Shot, ...]:
         """The shots of an open video, at least one."""
@@ -164,16 +168,18 @@ class VideoAnalyser:
         frames = _frames(reader, start, end)
         embedding, labels = self._embedding(frames)
         looked_at = [frames[index] for index in _LOOKED_AT]
+        frame_embedding, frame_labels = self._frame_embedding(looked_at)
         middle = frames[len(frames) // 2]
         height = max(1, round(middle.shape[0] * _PICTURE_WIDTH / middle.shape[1]))
         return VideoSegment(
             start,
             end,
             labels,
+            frame_labels,
             self._objects(looked_at),
             words_within(speech, start, end),
             embedding,
-            self._frame_embedding(looked_at),
+            frame_embedding,
             np.asarray(Image.fromarray(middle).resize((_PICTURE_WIDTH, height), Image.Resampling.BOX)),
         )
 
@@ -185,15 +191,18 @@ class VideoAnalyser:
         chosen = ((np.arange(count) + 0.5) * len(frames) / count).astype(int)
         clip = sees.scale(np.stack([sees.resize(frames[index]) for index in chosen]))
         features, probabilities = classifier.features_and_probabilities(clip[None])
-        best = np.argsort(-probabilities[0], kind="stable")[:_TOP]
-        labels = tuple((classifier.labels[index], float(probabilities[0, index])) for index in best)
-        return _of_length_one(features[0]), labels
+        return _of_length_one(features[0]), _best(classifier.labels, probabilities[0])
 
-    def _frame_embedding(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+    def _frame_embedding(self, frames: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[Scored, ...]]:
+        """The same of single frames, averaged."""
         classifier = self._model("frames")
         pictures = classifier.preprocess.scale(np.stack([classifier.preprocess.resize(frame) for frame in frames]))
-        features = [classifier.features_and_probabilities(picture[None, None])[0][0] for picture in pictures]
-        return _of_length_one(np.mean(features, axis=0))
+        features, probabilities = zip(
+            *(classifier.features_and_probabilities(picture[None, None]) for picture in pictures), strict=True
+        )
+        return _of_length_one(np.mean(features, axis=(0, 1))), _best(
+            classifier.labels, np.mean(probabilities, axis=(0, 1))
+        )
 
     def _objects(self, frames: Sequence[np.ndarray]) -> tuple[Scored, ...]:
         detector = self._model("objects")
@@ -235,6 +244,11 @@ def _smaller(frame: np.ndarray) -> np.ndarray:
         return frame
     size = round(width * scale), round(height * scale)
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def _best(labels: Sequence[str], probabilities: np.ndarray) -> tuple[Scored, ...]:
+    best = np.argsort(-probabilities, kind="stable")[:_TOP]
+    return tuple((labels[index], float(probabilities[index])) for index in best)
 
 
 def _of_length_one(vector: np.ndarray) -> np.ndarray:

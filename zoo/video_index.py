@@ -10,8 +10,10 @@ import datetime
 import fnmatch
 import hashlib
 import io
+import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from lancedb.rerankers import RRFReranker
 from PIL import Image
 
 from zoo import index_description
-from zoo.errors import UserError
+from zoo.errors import UserError, refused_by_system
 from zoo.video_analysis import VideoSegment
 
 SENTENCES = "minilm_l6_v2"
@@ -35,6 +37,8 @@ _FUSED = 60  # reciprocal ranks are 1 / (60 + rank): Cormack, Clarke and Buettch
 _FUSED_ROWS = 100  # of each ranking that is fused
 _EXACT_ROWS = 50_000  # below so many rows every vector is compared, which takes some 20 ms
 _ROWS_A_PARTITION = 1000
+_TRIES = 20  # of a commit, while other processes commit theirs
+_NUMBERS_A_BYTE = 8  # of a vector, in the index
 _LOOKED_AT = {"nprobes": 40, "refine_factor": 20}  # partitions, and candidates whose whole vectors are compared
 _PICTURE_QUALITY = 80
 
@@ -49,7 +53,7 @@ class Hit:
       number: of the segment in its file, from 0 on.
       start, end: seconds.
       score: cosine similarity from -1 to 1, or of words the sum of reciprocal ranks; the higher the better.
-      labels, objects: (label, probability) pairs, best first.
+      labels, frame_labels, objects: (label, probability) pairs, best first.
       words: what is said.
       picture: JPEG.
     """
@@ -61,6 +65,7 @@ class Hit:
     end: float
     score: float
     labels: tuple[tuple[str, float], ...]
+    frame_labels: tuple[tuple[str, float], ...]
     objects: tuple[tuple[str, float], ...]
     words: str
     picture: bytes
@@ -124,6 +129,8 @@ class VideoIndex:
                 "end_time": segment.end,
                 "labels": [label for label, _ in segment.labels],
                 "probabilities": [probability for _, probability in segment.labels],
+                "frame_labels": [label for label, _ in segment.frame_labels],
+                "frame_probabilities": [probability for _, probability in segment.frame_labels],
                 "objects": [label for label, _ in segment.objects],
                 "scores": [score for _, score in segment.objects],
                 "words": segment.words,
@@ -137,28 +144,31 @@ class VideoIndex:
         ]
         merge = self._table.merge_insert(["key", "number"]).when_matched_update_all().when_not_matched_insert_all()
         merge = merge.when_not_matched_by_source_delete(f"key = '{key}'")
-        merge.execute(pa.Table.from_pylist(rows, schema=self._table.schema))
+        self._commit(lambda: merge.execute(pa.Table.from_pylist(rows, schema=self._table.schema)))
 
     def remove(self, files: Sequence[str]) -> None:
         """Takes out all rows of files."""
         for start in range(0, len(files), 1000):
-            self._table.delete(_one_of("key", map(key_of, files[start : start + 1000])))
+            condition = _one_of("key", map(key_of, files[start : start + 1000]))
+            self._commit(lambda condition=condition: self._table.delete(condition))
 
     def optimize(self) -> None:
         """Makes searching fast: many small commits become few files, and large tables get an index over vectors."""
         if self._table is None:
             return
         # Searches that run meanwhile still read what was there a moment ago.
-        self._table.optimize(cleanup_older_than=datetime.timedelta(minutes=10))
-        there = {column for index in self._table.list_indices() for column in index.columns}
-        rows = len(self)
+        self._commit(lambda: self._table.optimize(cleanup_older_than=datetime.timedelta(minutes=10)))
         self._make_searchable_by_words()
-        if rows >= _EXACT_ROWS:
-            for column in set(_VECTORS) - there:
-                partitions = rows // _ROWS_A_PARTITION
-                size = self._table.schema.field(column).type.list_size
-                config = IvfPq(distance_type="cosine", num_partitions=partitions, num_sub_vectors=size // 8)
-                self._table.create_index(column, config=config)
+        if len(self) >= _EXACT_ROWS:
+            for column in _VECTORS:
+                self.index_vectors(column)
+
+    def index_vectors(self, column: str) -> None:
+        """Makes searching by a column of vectors fast in a large table, if it is not already; takes minutes."""
+        size = self._table.schema.field(column).type.list_size
+        partitions = max(1, len(self) // _ROWS_A_PARTITION)
+        config = IvfPq(distance_type="cosine", num_partitions=partitions, num_sub_vectors=size // _NUMBERS_A_BYTE)
+        self._index_column(column, config)
 
     def near(self, column: str, vector: np.ndarray, count: int, filters: Filters | None = None) -> list[Hit]:
         """The segments nearest to a vector, by cosine.
@@ -228,8 +238,28 @@ class VideoIndex:
 
     def _make_searchable_by_words(self) -> None:
         """Rows that come later are found too, without the index but for a while."""
-        if not any(index.columns == ["text"] for index in self._table.list_indices()):
-            self._table.create_index("text", config=FTS())
+        self._index_column("text", FTS())
+
+    def _index_column(self, column: str, config: Any) -> None:
+        def change() -> None:
+            if not any(index.columns == [column] for index in self._table.list_indices()):
+                self._table.create_index(column, config=config)
+
+        self._commit(change)
+
+    def _commit(self, change: Callable[[], Any]) -> None:
+        """Where another process has changed the same rows meanwhile, once more on what is there now."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                change()
+                return
+            except (OSError, RuntimeError) as error:  # LanceDB's own are RuntimeErrors, told apart by their text
+                if reason := refused_by_system(error):
+                    raise UserError(f"cannot write {self.path}: {reason}") from error
+                if "commit conflict" not in str(error) or attempt == _TRIES:
+                    raise
+            time.sleep(random.uniform(0, 0.2 * attempt))
+            self._table.checkout_latest()
 
     def _filtered(self, search: Any, filters: Filters | None) -> Any:
         condition = self._condition(filters or Filters())
@@ -243,7 +273,8 @@ class VideoIndex:
             conditions.append(_one_of("key", map(key_of, matching)))
         if filters.label is not None:
             label = filters.label.replace("'", "''")
-            conditions.append(f"(array_has(labels, '{label}') OR array_has(objects, '{label}'))")
+            kinds = (f"array_has({kind}, '{label}')" for kind in ("labels", "frame_labels", "objects"))
+            conditions.append(f"({' OR '.join(kinds)})")
         if filters.after is not None:
             conditions.append(f"end_time > {filters.after:f}")
         if filters.before is not None:
@@ -253,7 +284,7 @@ class VideoIndex:
 
 _SHOWN = (
     *("key", "number", "file", "start_time", "end_time", "labels", "probabilities"),
-    *("objects", "scores", "words", "picture"),
+    *("frame_labels", "frame_probabilities", "objects", "scores", "words", "picture"),
 )
 
 
@@ -321,6 +352,8 @@ def _schema(segment: VideoSegment, text_embedding: np.ndarray) -> pa.Schema:
             "end_time": pa.float64(),
             "labels": texts,
             "probabilities": numbers,
+            "frame_labels": texts,
+            "frame_probabilities": numbers,
             "objects": texts,
             "scores": numbers,
             "words": pa.string(),
@@ -348,6 +381,7 @@ def _hit(row: Mapping[str, Any], score: float) -> Hit:
         row["end_time"],
         float(score),
         tuple(zip(row["labels"], row["probabilities"], strict=True)),
+        tuple(zip(row["frame_labels"], row["frame_probabilities"], strict=True)),
         tuple(zip(row["objects"], row["scores"], strict=True)),
         row["words"],
         row["picture"],
