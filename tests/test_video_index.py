@@ -1,5 +1,6 @@
 """Rows found by vectors, by words and by filters, against brute force; and indexes that cannot be used."""
 
+import concurrent.futures
 import json
 import re
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert sorted((row["file"], row["number"]) for row in rows) == [*(("a", n) for n in range(5)), ("b", 0)]
     index.remove(["a", "never there"])
     assert index.files() == {"b": ""}
+
+
+def test_several_write_at_once_and_tidy_up(tmp_path):
+    """Commits that get into each other's way are tried again; nothing is lost, nothing doubled."""
+
+    def work(name: str) -> None:
+        index, rng = open_or_make(tmp_path / "db", tmp_path, NAMES), np.random.default_rng(0)
+        for turn in range(6):
+            count = 2 + turn % 2
+            index.replace(
+                f"{name}{turn % 4}", "", [segment(rng, 4.0 * part) for part in range(count)], unit(rng, count, 4)
+            )
+            if turn % 2:
+                index.optimize()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(work, "abc")) == [None] * 3
+    rows = open_index(tmp_path / "db")._table.to_arrow().select(["file", "number"]).to_pylist()
+    expected = [(f"{name}{turn}", number) for name in "abc" for turn in range(4) for number in range(2 + turn % 2)]
+    assert sorted((row["file"], row["number"]) for row in rows) == expected
 
 
 def test_an_index_that_cannot_be_used_is_refused_with_the_way_out(tmp_path):

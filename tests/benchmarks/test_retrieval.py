@@ -27,7 +27,7 @@ def test_copies():
     np.testing.assert_array_equal(made["slowed"][0][1::2], clip)
     captioned = made["captioned"][0]
     np.testing.assert_array_equal(captioned[:, :50], clip[:, :50])
-    assert (captioned[:, 50:].max(), captioned[:, 50:].min()) == (255, 0)
+    assert captioned[:, 50:].max() > 200 > captioned[:, 50:].mean() * 4
     assert len(retrieval.encoded(clip, 38)) < len(retrieval.encoded(clip))
     with open_video(retrieval.encoded(clip)) as reader:
         assert (reader.frame_rate, reader.height, reader.width, reader.duration) == (16, 60, 80, 0.25)
