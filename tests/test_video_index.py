@@ -170,10 +170,12 @@ def test_an_index_that_cannot_be_used_is_refused_with_the_way_out(tmp_path):
     note = db / "index.json"
     told = json.loads(note.read_text())
     note.write_text(json.dumps(told | {"models": told["models"] | {"frames": ["efficientnet_lite0_imagenet", "0"]}}))
-    with pytest.raises(UserError, match="made with other weights of efficientnet_lite0_imagenet"):
-        open_or_make(db, tmp_path, NAMES)
+    uses = (lambda: open_index(db), lambda: open_or_make(db, tmp_path, NAMES))
+    for use in uses:
+        with pytest.raises(UserError, match="made with other weights of efficientnet_lite0_imagenet"):
+            use()
     note.write_text(json.dumps(told | {"format": index_description.FORMAT + 1}))
-    for use in (lambda: open_index(db), lambda: open_or_make(db, tmp_path, NAMES)):
+    for use in uses:
         with pytest.raises(UserError, match=r"is of version 2, and 1 is read here; delete it and build it anew: rm -r"):
             use()
     note.write_text("{")

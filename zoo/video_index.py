@@ -24,7 +24,7 @@ from lancedb.index import FTS, IvfPq
 from lancedb.rerankers import RRFReranker
 from PIL import Image
 
-from zoo import index_description
+from zoo import hub, index_description
 from zoo.errors import UserError, refused_by_system
 from zoo.video_analysis import VideoSegment
 
@@ -116,8 +116,7 @@ class VideoIndex:
           text_embeddings: float32 [segments, features] of the segments' `text`.
         """
         if self._table is None:
-            schema = _schema(segments[0], text_embeddings[0])
-            self._table = lancedb.connect(self.path).create_table(_TABLE, schema=schema, exist_ok=True)
+            self._table = _make_table(self.path, _schema(segments[0], text_embeddings[0]))
         key = key_of(file)
         rows = [
             {
@@ -292,11 +291,13 @@ def open_index(path: Path) -> VideoIndex:
     """An index that is there.
 
     Raises:
-      UserError: none is there, or it is damaged or of another version.
+      UserError: none is there, it is damaged or of another version, or a model that made it has other weights now.
     """
     about = index_description.read(path)
     if about is None:
         raise UserError(f"{path} holds no index of videos; make one: {index_description.command(path)}")
+    names = {role: name for role, (name, _) in about["models"].items()}
+    index_description.check_same(path, about, index_description.describe(Path(about["folder"]), names))
     table = _open_table(path)
     if table is None:
         raise UserError(f"nothing is indexed in {path} yet; go on: {index_description.command(path)}")
@@ -329,10 +330,16 @@ def _open_table(path: Path) -> Any:
         database = lancedb.connect(path)
         return database.open_table(_TABLE) if _TABLE in database.list_tables().tables else None
     except (OSError, RuntimeError, ValueError) as error:
-        if "was not found" in str(error):
-            return None  # a process was killed while it made the table
         reason = f"damaged or of another LanceDB ({error})"
         raise UserError(f"the index in {path} is {reason}; {index_description.rebuild(path)}") from error
+
+
+def _make_table(path: Path, schema: pa.Schema) -> Any:
+    """An empty table, or the one that another process has just made: LanceDB itself would put ours in its place."""
+    with hub.new_folder(path / f"{_TABLE}.lance", replace=False) as new:
+        lancedb.connect(new.parent).create_table("made", schema=schema)
+        (new.parent / "made.lance").rename(new)
+    return _open_table(path)
 
 
 def _schema(segment: VideoSegment, text_embedding: np.ndarray) -> pa.Schema:
