@@ -14,7 +14,8 @@ from tests.colourists import BLUE, GREEN, RED, film
 from zoo import search
 from zoo.errors import UserError
 from zoo.search_server import application
-from zoo.video_index import VideoIndex, key_of, open_index
+from zoo.segment_table import key_of
+from zoo.video_index import VideoIndex, open_index
 
 NAME = '"><script>alert(1)</script>.mp4'
 

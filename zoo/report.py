@@ -109,7 +109,7 @@ def _page(name: str, analysis: Any, video: bytes, models: dict[str, str]) -> str
 
 def _segment(segment: Any) -> dict[str, Any]:
     """What the page tells of it."""
-    from zoo.video_index import jpeg
+    from zoo.segment_table import jpeg
 
     told = {name: getattr(segment, name) for name in ("start", "end", "objects", "words")}
     happens, seen = (

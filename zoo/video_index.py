@@ -8,8 +8,6 @@ write at once.
 import dataclasses
 import datetime
 import fnmatch
-import hashlib
-import io
 import random
 import re
 import time
@@ -17,21 +15,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
-import pyarrow as pa
 from lancedb.index import FTS, IvfPq
 from lancedb.rerankers import RRFReranker
-from PIL import Image
 
-from zoo import hub, index_description
+from zoo import index_description, segment_table
 from zoo.errors import UserError, refused_by_system
+from zoo.segment_table import key_of
 from zoo.video_analysis import VideoSegment
 
 SENTENCES = "minilm_l6_v2"
 """The published model that stands for what is said of a segment in words."""
 
-_TABLE = "segments"
 _VECTORS = ("embedding", "frame_embedding", "text_embedding")
 _FUSED = 60  # reciprocal ranks are 1 / (60 + rank): Cormack, Clarke and Buettcher 2009
 _FUSED_ROWS = 100  # of each ranking that is fused
@@ -40,7 +35,6 @@ _ROWS_A_PARTITION = 1000
 _TRIES = 20  # of a commit, while other processes commit theirs
 _NUMBERS_A_BYTE = 8  # of a vector, in the index
 _LOOKED_AT = {"nprobes": 40, "refine_factor": 20}  # partitions, and candidates whose whole vectors are compared
-_PICTURE_QUALITY = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +75,6 @@ class Filters:
     before: float | None = None
 
 
-def key_of(file: str) -> str:
-    """A name for a file that is safe in addresses and in SQL."""
-    return hashlib.sha256(file.encode()).hexdigest()[:32]
-
-
 class VideoIndex:
     """An open index.
 
@@ -116,34 +105,11 @@ class VideoIndex:
           text_embeddings: float32 [segments, features] of the segments' `text`.
         """
         if self._table is None:
-            self._table = _make_table(self.path, _schema(segments[0], text_embeddings[0]))
-        key = key_of(file)
-        rows = [
-            {
-                "key": key,
-                "number": number,
-                "file": file,
-                "content": content,
-                "start_time": segment.start,
-                "end_time": segment.end,
-                "labels": [label for label, _ in segment.labels],
-                "probabilities": [probability for _, probability in segment.labels],
-                "frame_labels": [label for label, _ in segment.frame_labels],
-                "frame_probabilities": [probability for _, probability in segment.frame_labels],
-                "objects": [label for label, _ in segment.objects],
-                "scores": [score for _, score in segment.objects],
-                "words": segment.words,
-                "text": segment.text,
-                "embedding": segment.embedding,
-                "frame_embedding": segment.frame_embedding,
-                "text_embedding": text_embedding,
-                "picture": jpeg(segment.picture),
-            }
-            for number, (segment, text_embedding) in enumerate(zip(segments, text_embeddings, strict=True))
-        ]
+            self._table = segment_table.make(self.path, segments[0], text_embeddings[0])
+        rows = segment_table.rows(file, content, segments, text_embeddings, self._table.schema)
         merge = self._table.merge_insert(["key", "number"]).when_matched_update_all().when_not_matched_insert_all()
-        merge = merge.when_not_matched_by_source_delete(f"key = '{key}'")
-        self._commit(lambda: merge.execute(pa.Table.from_pylist(rows, schema=self._table.schema)))
+        merge = merge.when_not_matched_by_source_delete(f"key = '{key_of(file)}'")
+        self._commit(lambda: merge.execute(rows))
 
     def remove(self, files: Sequence[str]) -> None:
         """Takes out all rows of files."""
@@ -175,9 +141,6 @@ class VideoIndex:
         Args:
           column: "embedding", "frame_embedding" or "text_embedding".
           vector: float32 [features].
-
-        Raises:
-          UserError: as `where`.
         """
         search = self._table.search(vector, vector_column_name=column).distance_type("cosine")
         search = search.nprobes(_LOOKED_AT["nprobes"]).refine_factor(_LOOKED_AT["refine_factor"])
@@ -199,9 +162,6 @@ class VideoIndex:
 
         Args:
           vector: float32 [features], what `SENTENCES` makes of the words.
-
-        Raises:
-          UserError: as `where`.
         """
         self._make_searchable_by_words()
         search = self._table.search(query_type="hybrid", vector_column_name="text_embedding", fts_columns="text")
@@ -298,7 +258,7 @@ def open_index(path: Path) -> VideoIndex:
         raise UserError(f"{path} holds no index of videos; make one: {index_description.command(path)}")
     names = {role: name for role, (name, _) in about["models"].items()}
     index_description.check_same(path, about, index_description.describe(Path(about["folder"]), names))
-    table = _open_table(path)
+    table = segment_table.open_table(path)
     if table is None:
         raise UserError(f"nothing is indexed in {path} yet; go on: {index_description.command(path)}")
     return VideoIndex(path, about, table)
@@ -321,56 +281,7 @@ def open_or_make(path: Path, folder: Path, models: Mapping[str, str]) -> VideoIn
         about = index_description.read(path)
         assert about is not None
     index_description.check_same(path, about, wanted)
-    return VideoIndex(path, about, _open_table(path))
-
-
-def _open_table(path: Path) -> Any:
-    """None where no file has been indexed yet."""
-    try:
-        database = lancedb.connect(path)
-        return database.open_table(_TABLE) if _TABLE in database.list_tables().tables else None
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = f"damaged or of another LanceDB ({error})"
-        raise UserError(f"the index in {path} is {reason}; {index_description.rebuild(path)}") from error
-
-
-def _make_table(path: Path, schema: pa.Schema) -> Any:
-    """An empty table, or the one that another process has just made: LanceDB itself would put ours in its place."""
-    with hub.new_folder(path / f"{_TABLE}.lance", replace=False) as new:
-        lancedb.connect(new.parent).create_table("made", schema=schema)
-        (new.parent / "made.lance").rename(new)
-    return _open_table(path)
-
-
-def _schema(segment: VideoSegment, text_embedding: np.ndarray) -> pa.Schema:
-    """The columns, with vectors as long as a segment's."""
-
-    def vector(array: np.ndarray) -> pa.DataType:
-        return pa.list_(pa.float32(), len(array))
-
-    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
-    return pa.schema(
-        {
-            "key": pa.string(),
-            "number": pa.int32(),
-            "file": pa.string(),
-            "content": pa.string(),
-            "start_time": pa.float64(),
-            "end_time": pa.float64(),
-            "labels": texts,
-            "probabilities": numbers,
-            "frame_labels": texts,
-            "frame_probabilities": numbers,
-            "objects": texts,
-            "scores": numbers,
-            "words": pa.string(),
-            "text": pa.string(),
-            "embedding": vector(segment.embedding),
-            "frame_embedding": vector(segment.frame_embedding),
-            "text_embedding": vector(text_embedding),
-            "picture": pa.binary(),
-        }
-    )
+    return VideoIndex(path, about, segment_table.open_table(path))
 
 
 def _one_of(column: str, keys: Iterable[str]) -> str:
@@ -393,10 +304,3 @@ def _hit(row: Mapping[str, Any], score: float) -> Hit:
         row["words"],
         row["picture"],
     )
-
-
-def jpeg(picture: np.ndarray) -> bytes:
-    """A picture uint8 [H, W, 3] as a file."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "jpeg", quality=_PICTURE_QUALITY)
-    return file.getvalue()
