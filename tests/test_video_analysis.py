@@ -46,6 +46,8 @@ def test_text_is_what_is_likely_and_what_is_said():
         return VideoSegment(0.0, 1.0, labels, frame_labels, objects, words, none, none, none).text
 
     assert text((("a", 0.4), ("b", 0.2), ("c", 0.19))) == "a, b"
+    assert text((("a", 0.15), ("b", 0.1)), (), (("person", 0.5),)) == "person"
+    assert text((("a", 0.15), ("b", 0.1))) == "a"
     told = text((("a", 0.4),), (("cat, tabby", 0.3), ("dog", 0.1)), (("person", 0.9), ("cup", 0.5)), "Hello.")
     assert told == "a. cat. person, cup. Hello."
 

@@ -29,7 +29,7 @@ LONGEST = 10.0  # seconds of a segment: a longer shot is parted evenly
 _FRAMES = 32  # of a segment, spread evenly: half of the window that I3D is asked with elsewhere, at half the cost
 _LOOKED_AT = (4, 12, 20, 28)  # which of them a network of single frames sees
 _TOP = 5  # labels of a segment
-_LIKELY = 0.2  # the probability from which on a frame's label is taken for true
+_LIKELY = 0.2  # the probability from which on a label is taken for true
 _SHORT_SIDE = 512  # pixels, as large as the detector sees; what is larger is made smaller before it is held
 _PICTURE_WIDTH = 320  # pixels
 
@@ -64,11 +64,13 @@ class VideoSegment:
 
     @property
     def text(self) -> str:
-        """What can be found by words: what is likely, in one of its names, and all that is said."""
-        happens = [label for label, probability in self.labels if probability >= 0.5 * self.labels[0][1]]
-        seen = [label.partition(",")[0] for label, probability in self.frame_labels if probability >= _LIKELY]
-        parts = [", ".join(happens), ", ".join(seen), ", ".join(label for label, _ in self.objects), self.words]
-        return ". ".join(part for part in parts if part)
+        """What can be found by words: what is likely, in one of its names, and all that is said; never empty."""
+        seen = [
+            ", ".join(label.partition(",")[0] for label, probability in labels if probability >= _LIKELY)
+            for labels in (self.labels, self.frame_labels)
+        ]
+        parts = [*seen, ", ".join(label for label, _ in self.objects), self.words]
+        return ". ".join(part for part in parts if part) or self.labels[0][0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +249,7 @@ def _smaller(frame: np.ndarray) -> np.ndarray:
 
 
 def _best(labels: Sequence[str], probabilities: np.ndarray) -> tuple[Scored, ...]:
-    best = np.argsort(-probabilities, kind="stable")[:_TOP]
+    best = np.argsort(-probabilities, kind="stable")[:_TOP].tolist()
     return tuple((labels[index], float(probabilities[index])) for index in best)
 
 
