@@ -62,6 +62,7 @@ def test_links_odd_names_and_what_is_no_video():
         film(Path("videos") / name, RED, seed=seed)
     Path("videos/notes.txt").write_text("no video")
     Path("videos/.hidden.mkv").write_bytes(b"half a download")
+    film(Path("videos/.bin/old.mkv"), GREEN)
     Path("videos/sub").mkdir()
     Path("videos/sub/loop").symlink_to(Path("videos").absolute())
     Path("videos/sub/self").symlink_to("self")

@@ -53,7 +53,8 @@ class Outcome:
 def videos_below(folder: Path) -> tuple[list[str], dict[str, str]]:
     """The videos in a folder and the folders in it, by their names' endings, and what cannot be read, with the reason.
 
-    Links are followed, but each folder and each file is taken once, under the first of its names.
+    Links are followed, but each folder and each file is taken once, under the first of its names. Those whose names
+    begin with a dot are left out.
 
     Returns:
       Paths below the folder with "/" between names, sorted.
@@ -66,7 +67,7 @@ def videos_below(folder: Path) -> tuple[list[str], dict[str, str]]:
         refused[os.path.relpath(error.filename, folder)] = error.strerror or str(error)
 
     for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()  # a link back, or a second way to the same
