@@ -139,6 +139,4 @@ def test_what_is_found_is_played(served):
         first.focus()
         opened.keyboard.press("Enter")
         assert opened.get_by_role("status").inner_text() == f"The player is at 0:00.0 of {NAME}."
-        opened.wait_for_function(
-            "document.querySelector('video').currentTime > 0 || document.querySelector('video').ended"
-        )
+        chromium.until(opened, "document.querySelector('video').currentTime > 0")

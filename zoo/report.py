@@ -131,7 +131,8 @@ def labels_over_time(segments: Any) -> list[tuple[str, list[float]]]:
     for segment in segments:
         for label, share in segment.labels:
             peaks[label] = max(share, peaks.get(label, 0.0))
-    best = sorted(peaks, key=lambda label: -peaks[label])[:_LABELS]
+    best = sorted(peaks, key=lambda label: -peaks[label])
+    best = [label for place, label in enumerate(best) if not place or peaks[label] >= _LEAST][:_LABELS]
     return [(label, [dict(segment.labels).get(label, 0.0) for segment in segments]) for label in best]
 
 
