@@ -220,7 +220,7 @@ def speed(arguments: Arguments) -> tuple[str, list[dict[str, Any]]]:
             hits = index.near("embedding", query, _NEAREST)
             times.append(time.perf_counter() - begun)
             exact = index._table.search(query, vector_column_name="embedding").distance_type("cosine")
-            exact = exact.bypass_vector_index().select(["key"]).limit(_NEAREST).to_list()
+            exact = exact.bypass_vector_index().select(["key", "_distance"]).limit(_NEAREST).to_list()
             right += len({hit.key for hit in hits} & {row["key"] for row in exact})
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     row = {

@@ -3,7 +3,9 @@
 import contextlib
 import math
 import socket
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -14,7 +16,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
+from zoo.data.decode import open_video
 from zoo.errors import UserError
+from zoo.excerpt import write_excerpt
 from zoo.search_engine import SearchEngine
 from zoo.video_index import Filters, Hit, VideoIndex
 from zoo.web_pages import render
@@ -43,7 +47,7 @@ def serve(index: VideoIndex, port: int) -> None:
 
 
 def application(index: VideoIndex) -> Starlette:
-    """The page, the pictures of indexed segments and the indexed files; anything else is not found (404)."""
+    """The page, the indexed files, and the pictures and copies of their segments; anything else is not found (404)."""
     engine = SearchEngine(index)
 
     def page(request: Request) -> Response:
@@ -68,11 +72,23 @@ def application(index: VideoIndex) -> Starlette:
             raise HTTPException(404)
         return FileResponse(path, headers={"X-Content-Type-Options": "nosniff"})
 
+    def clip(request: Request) -> Response:
+        """A segment as an MP4 that browsers play, for files that they do not."""
+        key, number = request.path_params["key"], request.path_params["number"]
+        path, stretch = index.file_of(key), index.stretch(key, number)
+        if path is None or stretch is None or not path.is_file():
+            raise HTTPException(404)
+        with tempfile.TemporaryDirectory() as folder, open_video(path) as reader:
+            copy = Path(folder) / "clip.mp4"
+            write_excerpt(reader, *stretch, copy)
+            return Response(copy.read_bytes(), media_type="video/mp4")
+
     return Starlette(
         routes=[
             Route("/", page),
             Route("/picture/{key}/{number:int}", picture),
             Route("/video/{key}", video),
+            Route("/clip/{key}/{number:int}", clip),
         ],
         # Another site's page must not read this one by a name of its own that leads here.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"])],

@@ -1,5 +1,6 @@
 """The columns of an index of videos, a file's rows, and the LanceDB table that holds them."""
 
+import datetime
 import hashlib
 import io
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ def open_table(path: Path) -> Any:
       UserError: it cannot be read.
     """
     try:
-        database = lancedb.connect(path)
+        # Whoever has it open sees what others write: a page that is served, while its folder is indexed.
+        database = lancedb.connect(path, read_consistency_interval=datetime.timedelta(0))
         return database.open_table(_NAME) if _NAME in database.list_tables().tables else None
     except (OSError, RuntimeError, ValueError) as error:
         reason = f"damaged or of another LanceDB ({error})"

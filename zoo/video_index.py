@@ -189,6 +189,11 @@ class VideoIndex:
         file = self._value("file", key, 0)
         return None if file is None else self.folder / file
 
+    def stretch(self, key: str, number: int) -> tuple[float, float] | None:
+        """Where a segment begins and ends in its file, in seconds; None where there is no such segment."""
+        start, end = (self._value(column, key, number) for column in ("start_time", "end_time"))
+        return None if start is None else (start, end)
+
     def _value(self, column: str, key: str, number: int) -> Any:
         if not re.fullmatch("[0-9a-f]{32}", key) or number >= 2**31:
             return None  # it is none of ours, and might be SQL
