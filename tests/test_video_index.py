@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import re
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,22 @@ def test_several_write_at_once_and_tidy_up(tmp_path):
     rows = open_index(tmp_path / "db")._table.to_arrow().select(["file", "number"]).to_pylist()
     expected = [(f"{name}{turn}", number) for name in "abc" for turn in range(4) for number in range(2 + turn % 2)]
     assert sorted((row["file"], row["number"]) for row in rows) == expected
+
+
+def test_a_refused_write_is_told_in_one_line_and_changes_nothing(tmp_path):
+    """Files are let grow to 3,000 bytes only, which is as a full disk to whoever writes them."""
+    index, rng = open_or_make(tmp_path / "db", tmp_path, NAMES), np.random.default_rng(0)
+    index.replace("a", "", [segment(rng, 0.0)], unit(rng, 1, 4))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*db: File too large"):
+            index.replace("b", "", [segment(rng, 4.0 * part) for part in range(50)], unit(rng, 50, 4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert open_index(tmp_path / "db").files() == {"a": ""}
+    index.replace("b", "", [segment(rng, 0.0)], unit(rng, 1, 4))
+    assert index.files() == {"a": "", "b": ""}
 
 
 def test_an_index_that_cannot_be_used_is_refused_with_the_way_out(tmp_path):

@@ -1,6 +1,7 @@
 """`zoo search index FOLDER --db DIR`, `zoo search query --db DIR`, `zoo search serve --db DIR`: videos found again."""
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -237,8 +238,6 @@ def _print(hits: list[Any]) -> None:
 
 
 def _draw(hits: list[Any], path: Path) -> None:
-    import io
-
     import numpy as np
     from PIL import Image
 
