@@ -1,6 +1,7 @@
 """`zoo search index FOLDER --db DIR`, `zoo search query --db DIR`, `zoo search serve --db DIR`: videos found again."""
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -110,7 +111,7 @@ def _index(arguments: IndexArguments) -> None:
     analyser = VideoAnalyser(arguments.model)
     models = {**analyser.names, "sentences": SENTENCES}
     index = open_or_make(arguments.db, Path(os.path.realpath(arguments.folder)), models)
-    sentences = predictor.load(SENTENCES)
+    sentences = functools.cache(lambda: predictor.load(SENTENCES))  # not where nothing is new
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         reading = bar.add_task("videos", total=None)
@@ -118,7 +119,9 @@ def _index(arguments: IndexArguments) -> None:
         def progress(done: int, total: int) -> None:
             bar.update(reading, completed=done, total=total)
 
-        outcome = indexing.update(index, analyser, sentences.embed, indexing.Shard(number, count), progress)
+        outcome = indexing.update(
+            index, analyser, lambda texts: sentences().embed(texts), indexing.Shard(number, count), progress
+        )
     index.optimize()
     _tell(arguments, outcome, "" if count == 1 else f"-{number + 1}-of-{count}")
     print(f"{len(index)} segments in {arguments.db}")
