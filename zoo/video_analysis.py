@@ -249,7 +249,7 @@ def _smaller(frame: np.ndarray) -> np.ndarray:
 
 
 def _best(labels: Sequence[str], probabilities: np.ndarray) -> tuple[Scored, ...]:
-    best = np.argsort(-probabilities, kind="stable")[:_TOP].tolist()
+    best = map(int, np.argsort(-probabilities, kind="stable")[:_TOP])
     return tuple((labels[index], float(probabilities[index])) for index in best)
 
 
