@@ -50,6 +50,10 @@ def test_labels_and_features(predictor, num_frames: int):
     embedding = predictor.embed(video)
     assert embedding.dtype == np.float32
     np.testing.assert_allclose(embedding, features, rtol=1e-4, atol=1e-5)
+    both = predictor.features_and_probabilities(predictor.preprocess(video))
+    assert [of_clips.shape for of_clips in both] == [(num_frames // 4, 5), (num_frames // 4, 3)]
+    np.testing.assert_allclose(both[0].mean(axis=0), features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(both[1].mean(axis=0), probabilities, rtol=1e-5)
 
 
 def test_what_is_open_to_use(predictor):

@@ -10,6 +10,8 @@ COMMANDS = {
     "detect": "finds objects and people in a video, and follows them",
     "transcribe": "writes down what is said in a video",
     "shots": "the shots of a film, and a contact sheet of them",
+    "search": "an index over a folder of videos, and questions to it",
+    "report": "one page that shows a video whole",
     "generate": "draws clips",
     "train": "trains a model",
     "evaluate": "measures a published model on labelled videos",

@@ -1,4 +1,4 @@
-"""A contact sheet: the middle picture of every shot, with its number, its time and its tags."""
+"""Contact sheets: the middle picture of every shot, with its number, its time and its tags; or any pictures."""
 
 import math
 from collections.abc import Sequence
@@ -17,40 +17,61 @@ _BACKGROUND, _TEXT, _FAINT = (24, 24, 24), (235, 235, 235), (150, 150, 150)
 
 
 def draw(reader: VideoReader, shots: Sequence[Shot], tags: Sequence[Tags] = ()) -> np.ndarray:
-    """The sheet, uint8 [H, W, 3].
+    """The sheet of a film, uint8 [H, W, 3].
 
     Args:
       reader: the film.
       shots: at least one.
       tags: one entry a shot, or none at all; the likeliest of each kind is written.
     """
-    columns = min(len(shots), max(_SHEET_WIDTH // (_WIDTHS[1] + _PAD), math.ceil(math.sqrt(len(shots)))))
-    width = int(np.clip(_SHEET_WIDTH // columns - _PAD, *_WIDTHS))
+    _, width = _columns(len(shots))
     height = max(1, min(round(width * reader.height / reader.width), 2 * width))
-    font = ImageFont.load_default(size=max(10, width // 20))
-    line = round(font.getbbox("Ag")[3]) + 2
-    kinds = list(tags[0]) if tags else []
-    cell = height + line * (1 + len(kinds)) + _PAD
     middles = [(shot.start + shot.end) / 2 for shot in shots]
     pictures = reader.frames_at(
         middles, each=lambda frame: np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
     )
-    rows = -(-len(shots) // columns)
+    texts = []
+    for number, shot in enumerate(shots, 1):
+        # ImageNet's labels have synonyms after commas, for which there is no room.
+        best = [of_kind[0] for of_kind in tags[number - 1].values()] if tags else []
+        told = [f"{label.partition(',')[0]} {probability:.2f}" for label, probability in best]
+        texts.append([f"{number}  {clock(shot.start)} - {clock(shot.end)}", *told])
+    return arrange(list(pictures), texts)
+
+
+def arrange(pictures: Sequence[np.ndarray], texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """Pictures uint8 [H, W, 3] in rows, each with its lines of text below, the first one bright: uint8 [H, W, 3].
+
+    Args:
+      pictures: at least one; they are made as wide as there is room for.
+      texts: as many lines for each.
+    """
+    columns, width = _columns(len(pictures))
+    heights = [max(1, min(round(width * pixels.shape[0] / pixels.shape[1]), 2 * width)) for pixels in pictures]
+    font = ImageFont.load_default(size=max(10, width // 20))
+    line = round(font.getbbox("Ag")[3]) + 2
+    height = max(heights)
+    cell = height + line * max(map(len, texts)) + _PAD
+    rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (width + _PAD) + _PAD, rows * cell + _PAD), _BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    for index, (shot, picture) in enumerate(zip(shots, pictures, strict=True)):
+    for index, (pixels, lines) in enumerate(zip(pictures, texts, strict=True)):
         left, top = _PAD + index % columns * (width + _PAD), _PAD + index // columns * cell
-        sheet.paste(Image.fromarray(picture), (left, top))
-        texts = [(f"{index + 1}  {_clock(shot.start)} - {_clock(shot.end)}", _TEXT)]
-        best = [tags[index][kind][0] for kind in kinds]
-        # ImageNet's labels have synonyms after commas, for which there is no room.
-        texts += [(f"{label.partition(',')[0]} {probability:.2f}", _FAINT) for label, probability in best]
-        for row, (text, colour) in enumerate(texts):
-            pen.text((left, top + height + row * line), _cut(text, font, width), fill=colour, font=font)
+        sheet.paste(Image.fromarray(pixels).resize((width, heights[index]), Image.Resampling.BOX), (left, top))
+        for row, text in enumerate(lines):
+            place = left, top + height + row * line
+            pen.text(place, _cut(text, font, width), fill=_FAINT if row else _TEXT, font=font)
     return np.asarray(sheet)
 
 
-def _clock(seconds: float) -> str:
+def _columns(count: int) -> tuple[int, int]:
+    """How many pictures side by side, and how wide each is."""
+    columns = min(count, max(_SHEET_WIDTH // (_WIDTHS[1] + _PAD), math.ceil(math.sqrt(count))))
+    return columns, int(np.clip(_SHEET_WIDTH // columns - _PAD, *_WIDTHS))
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are some: 1:02:03.4."""
     minutes, seconds = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"

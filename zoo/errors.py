@@ -12,8 +12,8 @@ class UserError(ValueError):
 
 
 def refused_by_system(error: Exception) -> str | None:
-    """Why the operating system refused, if that is what the error says: tensorstore tells it inside a ValueError."""
+    """Why the operating system refused, if that is what the error says: tensorstore and Lance tell it in words."""
     if isinstance(error, OSError):
         return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))
+    code = re.search(r"os(?:_error_code='| error )(\d+)", str(error))
     return os.strerror(int(code[1])) if code else None

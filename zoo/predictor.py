@@ -71,11 +71,20 @@ class Classifier(Predictor):
         Raises:
           UserError: the video cannot be read, or the network has no features.
         """
-        if not hasattr(self.model, "features"):
-            raise UserError(f"{self.card.name} is a {self.card.arch}, which gives no features")
+        self._check_features()
         weights = nnx.split(self.model)
         found = [_run(*weights, clip[None], method="features")[0] for clip in self.preprocess(video)]
         return np.mean(found, axis=0)
+
+    def features_and_probabilities(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both at the price of one, of clips float32 [B, T, H, W, 3]: float32 [B, features], float64 [B, classes].
+
+        Raises:
+          UserError: the network has no features.
+        """
+        self._check_features()
+        features, logits = _run_both(*nnx.split(self.model), clips)
+        return np.asarray(features), _softmax(logits)
 
     def windows(self, video: Any, batch_size: int = 4) -> Iterator[tuple[float, np.ndarray]]:
         """What each stretch of a video shows: (its start in seconds, float64 probabilities [classes]), one by one.
@@ -99,9 +108,11 @@ class Classifier(Predictor):
                     yield first / sees.frame_rate, probabilities[place]
 
     def _probabilities(self, clips: np.ndarray) -> np.ndarray:
-        logits = np.asarray(_run(*nnx.split(self.model), clips, method="__call__"), np.float64)
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
+        return _softmax(_run(*nnx.split(self.model), clips, method="__call__"))
+
+    def _check_features(self) -> None:
+        if not hasattr(self.model, "features"):
+            raise UserError(f"{self.card.name} is a {self.card.arch}, which gives no features")
 
     def stream(self, streams: int | None = None, *, resume: Any = None) -> Stream:
         """A video as it comes, frame by frame: `with predictor.stream() as stream: stream.push(frame)`.
@@ -125,9 +136,25 @@ class Classifier(Predictor):
 @functools.partial(jax.jit, static_argnames=("graph", "method"))
 def _run(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array, *, method: str) -> jax.Array:
     """Weights come as an argument: as constants they would be compiled in, and copied with every program."""
+    return _call(nnx.merge(graph, state), clips, method)
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _run_both(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Features and logits: XLA computes once what both have in common, which is nearly all."""
     model = nnx.merge(graph, state)
+    return _call(model, clips, "features"), _call(model, clips, "__call__")
+
+
+def _call(model: nnx.Module, clips: jax.Array, method: str) -> jax.Array:
     precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
     return getattr(model, method)(clips.astype(precision)).astype(jnp.float32)
+
+
+def _softmax(logits: jax.Array) -> np.ndarray:
+    """Probabilities, float64."""
+    powers = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 PREDICTORS = {
@@ -136,6 +163,7 @@ PREDICTORS = {
     "generation": "zoo.video_generator:VideoGenerator",
     "pose": "zoo.pose:PoseFinder",
     "prediction": "zoo.frame_predictor:FramePredictor",
+    "sentence embedding": "zoo.sentence_embedder:SentenceEmbedder",
     "shot boundaries": "zoo.shot_detector:ShotDetector",
     "speech commands": "zoo.speller:Speller",
     "transcription": "zoo.transcriber:Transcriber",

@@ -30,6 +30,7 @@ TINY = {
     ),
     "lstm": ({"in_features": 4, "num_classes": 5}, [(2, 6, 4)]),
     "mc3_18": ({"num_classes": 5}, [(1, 4, 16, 16, 3)]),
+    "minilm": ({"layers": 1, "features": 32, "vocabulary": 9, "most_tokens": 4}, [np.array([[1, 2, 0], [3, 4, 5]])]),
     "mobilenet_v2": ({"num_classes": 5}, [(2, 32, 32, 3)]),
     "movinet_a0": ({"num_classes": 5, "stream": True}, [(1, 2, 32, 32, 3)]),
     "movinet_a1": ({"num_classes": 5}, [(1, 2, 32, 32, 3)]),

@@ -1,16 +1,15 @@
 """Silero VAD as the package silero-vad 6.2.3 holds it: safetensors of the network for 16,000 samples a second."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import nnx
 
 from zoo.convert import Row, apply_table, as_is
 from zoo.convert.pytorch import dense_kernel, kernel
-from zoo.errors import UserError
+from zoo.convert.safetensors import read
+
+__all__ = ["convert", "read"]
 
 _CELL = "recurrent.forward.0.cell"
 
@@ -24,18 +23,6 @@ TABLE: list[Row] = [
     (r"final_conv\.weight", "head.kernel", lambda array: dense_kernel(np.squeeze(array, -1))),
     (r"final_conv\.bias", "head.bias", as_is),
 ]
-
-
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by their names.
-
-    Raises:
-      UserError: this is no safetensors file, or a damaged one.
-    """
-    try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def convert(foreign: dict[str, np.ndarray], model: nnx.Module) -> dict[str, Any]:

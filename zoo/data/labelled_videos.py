@@ -16,7 +16,7 @@ SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "vali
 """What a data set may call its parts."""
 
 PUBLISHED = ("kinetics400", "kinetics600", "kinetics700", "imagenet", "ucf101")
-_SUFFIXES = (
+SUFFIXES = (  # of videos
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".ogv", ".ts", ".webm", ".webp", ".wmv", ".y4m"),
 )
@@ -108,7 +108,7 @@ def _collected(pairs: Sequence[tuple[Path, str]], what: str, classes: Sequence[s
     return LabelledVideos(tuple(classes), paths, tuple(numbers[label] for label in labels), snapshot)
 
 
-def _of_folder(folder: Path, split: str, suffixes: Container[str] = _SUFFIXES) -> LabelledVideos:
+def _of_folder(folder: Path, split: str, suffixes: Container[str] = SUFFIXES) -> LabelledVideos:
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; check the path")
     parts = {part: found for part, names in SPLITS.items() if (found := _first_folder(folder, names))}
@@ -140,14 +140,14 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _of_class_folders(folder: Path, suffixes: Container[str] = _SUFFIXES) -> Iterator[tuple[Path, str]]:
+def _of_class_folders(folder: Path, suffixes: Container[str] = SUFFIXES) -> Iterator[tuple[Path, str]]:
     folders = _folders(folder)
     if not folders:
         raise UserError(f"{folder} has no class folders; it wants one folder a class, with its videos in it")
     for entry in folders:
         videos = sorted(path for path in entry.iterdir() if path.suffix.lower() in suffixes)
         if not videos:
-            what = "videos" if suffixes is _SUFFIXES else "pictures"
+            what = "videos" if suffixes is SUFFIXES else "pictures"
             raise UserError(f"the class folder {entry} has no {what}; fill it or take it away")
         yield from ((path, entry.name) for path in videos)
 
