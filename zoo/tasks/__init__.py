@@ -27,6 +27,10 @@ class Task(Protocol):
 
     Attributes:
       needs: arrays that the items of its data sets have.
+
+    Where each device computes the loss of its own rows, a loss is to be the mean of theirs, and what is drawn for
+    examples, along the first axis of what is drawn. A task that joins examples of the whole batch beyond that says so by
+    an attribute `mixes_examples`, and is not split like this.
     """
 
     needs: ClassVar[tuple[str, ...]]
