@@ -148,7 +148,7 @@ class Parallel:
     def split(self, batch: Any) -> dict[str, jax.Array]:
         """A batch for the training step, from the rows that this process has of it."""
         if self.strategy == "pmap":
-            own = jax.local_device_count()
+            own = len(self.mesh.local_devices)
             batch = {name: rows.reshape(own, len(rows) // own, *rows.shape[1:]) for name, rows in batch.items()}
         return self.spread(batch)
 

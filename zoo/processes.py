@@ -155,9 +155,9 @@ def as_first(decide: Callable[[], tuple[int, int]]) -> tuple[int, int]:
 class Watch:
     """Tells the other processes how far this one is, and ends it with a line when one of them is lost.
 
-    As a context it runs beside the run. `beat` counts what the run does; a process is lost if it is behind, or all
-    stand still, for `timeout` seconds, if it gives no sign of life for the shorter of this and 30 s, or if it ended with an
-    error. The count starts with the first beat: what comes before it, such as opening data, must only not be silent.
+    As a context it runs beside the run. `beat` counts what the run does. A process is lost if it is behind the others
+    and stands still for `timeout` seconds, if it gives no sign of life for the shorter of this and 30 s, or if it ended
+    with an error. If all stand still for `timeout` seconds, after the first beat, all stop.
     """
 
     def __init__(self, timeout: float):

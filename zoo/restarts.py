@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 _FINAL = {0, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM}
-"""Exit codes after which a restart would be wrong or useless: done, the user's mistake, stopped and saved on request."""
+"""Exit codes after which a restart would be wrong: done, the user's mistake, stopped and saved on request."""
 
 
 def run_with_restarts(command: Sequence[str], max_restarts: int) -> int:

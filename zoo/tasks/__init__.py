@@ -28,9 +28,8 @@ class Task(Protocol):
     Attributes:
       needs: arrays that the items of its data sets have.
 
-    Where each device computes the loss of its own rows, a loss is to be the mean of theirs, and what is drawn for
-    examples, along the first axis of what is drawn. A task that joins examples of the whole batch beyond that says so by
-    an attribute `mixes_examples`, and is not split like this.
+    A loss is the mean of those of equal parts of the batch, and what is drawn for examples has them along its first
+    axis: then each device can compute its own rows'. A task of which this is not so has a true `mixes_examples`.
     """
 
     needs: ClassVar[tuple[str, ...]]
