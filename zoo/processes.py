@@ -109,9 +109,7 @@ def _await_coordinator(coordinator: str, timeout: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                reason = (
-                    f"the coordinator {coordinator} did not answer within {timeout:g} s ({error.strerror or error})"
-                )
+                reason = f"the coordinator {coordinator} did not answer within {timeout:g} s: {error.strerror or error}"
                 raise UserError(f"{reason}; does process 0 run, and is the port open?") from error
             time.sleep(0.2)
 

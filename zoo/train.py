@@ -40,8 +40,7 @@ def main(argv: list[str]) -> None:
     config, folder = requested_run(arguments)
     if arguments.max_restarts:
         where = [] if arguments.resume else ["--folder", str(folder)]
-        command = [sys.executable, "-m", "zoo.train", *argv, *where, "--max-restarts", "0"]
-        sys.exit(run_with_restarts(command, arguments.max_restarts))
+        sys.exit(run_with_restarts([*sys.orig_argv, *where, "--max-restarts", "0"], arguments.max_restarts))
     parallel = Parallel(arguments.parallel, arguments.fsdp, arguments.tensor)
     parallel.check()
     given = arguments.coordinator, arguments.num_processes, arguments.process_id
