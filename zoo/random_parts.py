@@ -15,12 +15,13 @@ from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 
 def part_of(key: jax.Array, part: jax.Array, parts: int) -> jax.Array:
-    """A key that draws rows `part` of `parts` equal ones of what `key`, JAX's default kind of key, draws.
+    """Keys that draw rows `part` of `parts` equal ones of what `key`, of JAX's default kind and any shape, draws.
 
     The number of the part travels in the key and through `split` and `fold_in`. XLA computes no other rows: the bits
     are a function of their place (`jax_threefry_partitionable`), so the slice is taken before them.
     """
-    data = jnp.concatenate([jax.random.key_data(key), part.astype(jnp.uint32)[None]])
+    number = jnp.broadcast_to(part.astype(jnp.uint32), (*key.shape, 1))
+    data = jnp.concatenate([jax.random.key_data(key), number], axis=-1)
     return jax.random.wrap_key_data(data, impl=_implementation(parts))
 
 

@@ -68,12 +68,21 @@ def make_train_step(
             lambda path, value: jax.lax.stop_gradient(value) if dotted(path) in frozen else value, params
         )
 
+    def own_rows(key: jax.Array) -> jax.Array:
+        return part_of(key, jax.lax.axis_index(parallel.axis), parallel.parts)
+
+    def of_own_rows(path: Any, variable: nnx.Variable) -> nnx.Variable:
+        del path
+        return variable.replace(own_rows(variable.get_value())) if isinstance(variable, nnx.RngKey) else variable
+
     def loss(params: nnx.State, batch_stats: nnx.State, batch: Any, key: jax.Array):
         # Casting inside the loss leaves parameters, gradients and batch statistics in float32.
         cast = jax.tree.map(lambda value: value.astype(compute_dtype), params)
-        model = nnx.merge(graph, stopped(cast), batch_stats, random, copy=True)
-        if parallel.axis:  # one program over the whole mesh sees the whole batch without being told
+        if parallel.axis:
+            model = nnx.merge(graph, stopped(cast), batch_stats, nnx.map_state(of_own_rows, random), copy=True)
             model.set_attributes(nnx.BatchNorm, axis_name=parallel.axis, raise_if_not_found=False)
+        else:  # one program over the whole mesh sees the whole batch
+            model = nnx.merge(graph, stopped(cast), batch_stats, random, copy=True)
         value, figures = task.loss(model, batch, key)
         return value, (figures, nnx.state(model, nnx.BatchStat))
 
@@ -83,7 +92,7 @@ def make_train_step(
     def gradients_of(params: nnx.State, batch_stats: nnx.State, batch: Any, key: jax.Array, progress: jax.Array):
         """Gradients, batch statistics and figures of what one device sees of a batch, or of a part of one."""
         if parallel.axis:
-            key = part_of(key, jax.lax.axis_index(parallel.axis), parallel.parts)
+            key = own_rows(key)
         told = {**batch, "progress": progress}
         (value, (figures, batch_stats)), gradients = jax.value_and_grad(loss, has_aux=True)(
             params, batch_stats, told, key
