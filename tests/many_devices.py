@@ -1,9 +1,11 @@
 """Training steps on eight devices that the CPU pretends to have: `python -m tests.many_devices` prints what they gave.
 
-A process has as many devices as it starts with, so this is one of its own. It prints a JSON object of cases by name.
+A process has as many devices as it starts with, so this is one of its own. It prints a JSON object of cases by name: of
+small networks, or with the argument `published` of ones that take long to compile.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh
@@ -63,28 +66,44 @@ def clips() -> tuple[configs.TrainConfig, dict[str, Any]]:
     return dataclasses.replace(config, warmup_steps=0), {"video": video, "label": np.arange(SIZE, dtype=np.int32) % 3}
 
 
-def generated() -> tuple[configs.TrainConfig, dict[str, Any]]:
-    """A generator, which learns from noise, and clips for it."""
+class Denoiser(nnx.Module):
+    """Clean clips from noisy ones, each pixel for itself."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        widths = [1 + 1 + 10 + 2, 64, 64, 64, 64, 1]
+        self.layers = nnx.List([nnx.Linear(*pair, rngs=rngs) for pair in itertools.pairwise(widths)])
+
+    def __call__(self, z: jax.Array, time: jax.Array, classes: jax.Array, known: jax.Array) -> jax.Array:
+        told = jnp.concatenate([time[:, None], classes, known], axis=-1)
+        pixels = z.reshape(len(z), -1, 1)
+        x = jnp.concatenate([pixels, jnp.broadcast_to(told[:, None], (*pixels.shape[:2], told.shape[-1]))], axis=-1)
+        for layer in self.layers[:-1]:
+            x = jax.nn.gelu(layer(x))
+        return self.layers[-1](x).reshape(z.shape)
+
+
+def noisy(size: int) -> tuple[configs.TrainConfig, dict[str, Any]]:
+    """A generator's config, which learns from noise, and clips for it."""
     config = dataclasses.replace(
         configs.experiment("video_gen"),
         options={"widths": (32, 32), "patch": 4},
-        task_options={"clip_shape": (2, 16, 16, 1), "know_frames": 0.5},
+        task_options={"clip_shape": (2, size, size, 1), "know_frames": 0.5},
         batch_size=SIZE,
         steps=STEPS,
         warmup_steps=0,
     )
     draw = np.random.default_rng(0)
-    video = draw.integers(0, 255, (SIZE, 2, 16, 16, 1)).astype(np.uint8)
+    video = draw.integers(0, 255, (SIZE, 2, size, size, 1)).astype(np.uint8)
     return config, {"video": video, "classes": np.eye(10, dtype=np.float32)[np.arange(SIZE) % 10]}
 
 
-def main() -> None:
+def tell(told: dict[str, Any], name: str, state: Any, losses: list[float], **more: Any) -> None:
+    told[name] = {"losses": losses, "numbers": numbers(state), **more}
+    print(name, losses, file=sys.stderr, flush=True)
+
+
+def small_networks() -> dict[str, Any]:
     told: dict[str, Any] = {}
-
-    def tell(name: str, state: Any, losses: list[float], **more: Any) -> None:
-        told[name] = {"losses": losses, "numbers": numbers(state), **more}
-        print(name, losses, file=sys.stderr, flush=True)
-
     config, batch = clips()
 
     def tiny() -> nnx.Module:
@@ -92,29 +111,45 @@ def main() -> None:
 
     for ways in (1, 2, 4, 8):
         for strategy in STRATEGIES:
-            tell(f"clips {strategy} {ways}", *trained(config, tiny(), batch, on(ways, Parallel(strategy)))[:2])
+            tell(told, f"clips {strategy} {ways}", *trained(config, tiny(), batch, on(ways, Parallel(strategy)))[:2])
+    parts = dataclasses.replace(config, accumulate=2)
     for strategy, ways in (("jit", 1), ("jit", 4), ("shard_map", 4)):
-        parts = dataclasses.replace(config, accumulate=2)
-        tell(f"parts {strategy} {ways}", *trained(parts, tiny(), batch, on(ways, Parallel(strategy)))[:2])
+        tell(told, f"parts {strategy} {ways}", *trained(parts, tiny(), batch, on(ways, Parallel(strategy)))[:2])
 
-    config, batch = generated()
+    config, batch = noisy(8)
 
-    def generator() -> nnx.Module:
-        return registry.create("video_gen", seed=0, **config.options)
+    def denoiser() -> nnx.Module:
+        return Denoiser(rngs=nnx.Rngs(0))
 
+    programs = {}
+    for remat in ("none", "products"):
+        one = dataclasses.replace(config, remat=remat)
+        *ended, programs[remat] = trained(one, denoiser(), batch, on(1, Parallel()))
+        tell(told, f"noise {remat}", *ended, memory=programs[remat].memory_analysis().temp_size_in_bytes)
+    for strategy, ways in (("jit", 8), ("shard_map", 4), ("pmap", 2)):
+        tell(told, f"noise {strategy} {ways}", *trained(config, denoiser(), batch, on(ways, Parallel(strategy)))[:2])
+    state, losses, _ = trained(config, denoiser(), batch, on(8, Parallel(fsdp=2, tensor=2)))
+    shares = {
+        part: max(leaf.size / leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state[part]))
+        for part in ("params", "optimizer")
+    }
+    tell(told, "noise jit 2x2x2", state, losses, shares=shares)
+    return told
+
+
+def published_networks() -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    config, batch = noisy(16)
     for strategy, ways in (("jit", 1), ("jit", 8), ("shard_map", 4), ("pmap", 2)):
-        tell(f"noise {strategy} {ways}", *trained(config, generator(), batch, on(ways, Parallel(strategy)))[:2])
-    state, losses, _ = trained(config, generator(), batch, on(8, Parallel(fsdp=2, tensor=2)))
-    shares = [leaf.size / leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state["params"])]
-    moments = jax.tree.leaves(state["optimizer"])
-    kept = [leaf.size / leaf.addressable_shards[0].data.size for leaf in moments if leaf.ndim > 1]
-    tell("noise jit 2x2x2", state, losses, shares=shares, kept=kept)
-    _, _, whole = trained(config, generator(), batch, on(1, Parallel()))
-    again, losses, less = trained(dataclasses.replace(config, remat="products"), generator(), batch, on(1, Parallel()))
-    memory = [program.memory_analysis().temp_size_in_bytes for program in (whole, less)]
-    tell("remat", again, losses, memory=memory)
-    print(json.dumps(told))
+        model = registry.create("video_gen", seed=0, **config.options)
+        tell(told, f"video_gen {strategy} {ways}", *trained(config, model, batch, on(ways, Parallel(strategy)))[:2])
+    config, batch = clips()
+    batch["video"] = np.random.default_rng(0).integers(0, 255, (SIZE, 4, 32, 32, 3)).astype(np.uint8)
+    for strategy, ways in (("jit", 1), ("jit", 8), ("shard_map", 4), ("pmap", 2)):
+        model = registry.create("x3d_xs", seed=0, num_classes=3)
+        tell(told, f"x3d {strategy} {ways}", *trained(config, model, batch, on(ways, Parallel(strategy)))[:2])
+    return told
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(published_networks() if sys.argv[1:] == ["published"] else small_networks()))
