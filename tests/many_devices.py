@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from tests.tiny import Tiny
+from tests.counted import Counting
 from zoo import configs, registry
 from zoo.parallel import STRATEGIES, Parallel
 from zoo.tasks import TASKS
@@ -60,7 +60,7 @@ def numbers(state: Any) -> list[float]:
 
 def clips() -> tuple[configs.TrainConfig, dict[str, Any]]:
     """A classifier with batch norm and dropout, and clips for it."""
-    config = configs.TrainConfig("tiny", "classification", "none", steps=STEPS, batch_size=SIZE, learning_rate=0.1)
+    config = configs.TrainConfig("counting", "classification", "none", steps=STEPS, batch_size=SIZE, learning_rate=0.1)
     draw = np.random.default_rng(0)
     video = draw.integers(0, 255, (SIZE, 2, 4, 4, 3)).astype(np.uint8)
     return dataclasses.replace(config, warmup_steps=0), {"video": video, "label": np.arange(SIZE, dtype=np.int32) % 3}
@@ -106,15 +106,17 @@ def small_networks() -> dict[str, Any]:
     told: dict[str, Any] = {}
     config, batch = clips()
 
-    def tiny() -> nnx.Module:
-        return Tiny(3, rngs=nnx.Rngs(0))
+    def counting() -> nnx.Module:
+        return Counting(3, rngs=nnx.Rngs(0))
 
     for ways in (1, 2, 4, 8):
         for strategy in STRATEGIES:
-            tell(told, f"clips {strategy} {ways}", *trained(config, tiny(), batch, on(ways, Parallel(strategy)))[:2])
+            tell(
+                told, f"clips {strategy} {ways}", *trained(config, counting(), batch, on(ways, Parallel(strategy)))[:2]
+            )
     parts = dataclasses.replace(config, accumulate=2)
     for strategy, ways in (("jit", 1), ("jit", 4), ("shard_map", 4)):
-        tell(told, f"parts {strategy} {ways}", *trained(parts, tiny(), batch, on(ways, Parallel(strategy)))[:2])
+        tell(told, f"parts {strategy} {ways}", *trained(parts, counting(), batch, on(ways, Parallel(strategy)))[:2])
 
     config, batch = noisy(8)
 

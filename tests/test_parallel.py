@@ -120,7 +120,7 @@ class EightDevices(Parallel):
 
 @pytest.mark.parametrize(("batch", "nearest"), [(3, 8), (11, 8), (13, 16), (30, 32)])
 def test_a_batch_that_does_not_divide_is_told_the_nearest(batch, nearest):
-    config = TrainConfig("tiny", "classification", "none", steps=1, batch_size=batch, learning_rate=1)
+    config = TrainConfig("counting", "classification", "none", steps=1, batch_size=batch, learning_rate=1)
     with pytest.raises(UserError, match=f"a batch of {batch} does not divide by 8 devices; .* --batch-size {nearest}$"):
         EightDevices().check_batch(config)
 
