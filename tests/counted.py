@@ -38,8 +38,8 @@ CONFIG = TrainConfig(
 class Counting(nnx.Module):
     """Logits of clips from their mean colour, with batch norm and dropout.
 
-    Nothing is added before the batch norm, which would take it out again: its gradient is rounding alone, and Adam makes
-    steps of any gradient.
+    Nothing is added before the batch norm, which would take it out again: its gradient would be rounding alone, and
+    Adam makes steps of any gradient.
     """
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs):
