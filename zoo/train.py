@@ -101,7 +101,7 @@ def train(
         log.say(f"{config.model} on {config.dataset}: {_count(state['params']):,} parameters, run folder {folder}")
         first = next(run.batches)
         program = run.compiled_step(state, first)
-        speed = Speed(flops_of(program), run_log.last_row(folder, "speed"))
+        speed = Speed(flops_of(program) * config.accumulate, run_log.last_row(folder, "speed"))
         batches = itertools.chain([first], run.batches)
         for step in range(first_step + 1, config.steps + 1):
             trace.before(step)
