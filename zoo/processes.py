@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from zoo import kernels
 from zoo.errors import UserError
 
 _SILENT_SECONDS = 30.0
@@ -136,9 +137,12 @@ def _versions() -> dict[str, str]:
 
 def _code() -> dict[str, str]:
     """The first digits of each source file's SHA-256."""
-    root = Path(__file__).parent
-    files = sorted(root.rglob("*.py"))
-    return {f"zoo/{path.relative_to(root)}": hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in files}
+    roots = {"zoo": Path(__file__).parent, "kernels": Path(str(kernels.__file__)).parent}
+    return {
+        f"{name}/{path.relative_to(root)}": hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for name, root in roots.items()
+        for path in sorted(root.rglob("*.py"))
+    }
 
 
 def as_first(decide: Callable[[], tuple[int, int]]) -> tuple[int, int]:

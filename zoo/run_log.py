@@ -120,7 +120,8 @@ def told_plainly(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        is_here = error.filename is None or folder in Path(error.filename).parents
+        if not is_here or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         raise UserError(f"cannot write to {folder}: {error.strerror}; the last good checkpoint stays") from error
 

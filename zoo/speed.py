@@ -79,16 +79,16 @@ def flops_of(program: jax.stages.Compiled) -> float:
     return flops if math.isfinite(flops) and flops > 0 else 0.0
 
 
-_PROFILED = 3, 8
-"""Steps after the start that a profile shows; those before them compile or warm caches."""
-
-
 class Profile:
-    """Writes a trace of some steps into a folder, for TensorBoard's profiler, Perfetto or XProf; none without one."""
+    """Writes a trace of steps 3 to 8 after a start into a folder, for TensorBoard or XProf; none without a folder.
 
-    def __init__(self, folder: Path | None, first_step: int):
+    The steps before them warm caches. Fewer are shown if fewer are left until `total_steps`.
+    """
+
+    def __init__(self, folder: Path | None, first_step: int, total_steps: int):
         self.folder = folder
-        self.first, self.last = (first_step + offset for offset in _PROFILED)
+        self.last = min(first_step + 8, total_steps)
+        self.first = min(first_step + 3, self.last)
 
     def before(self, step: int) -> None:
         if self.folder and step == self.first:

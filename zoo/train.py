@@ -91,7 +91,7 @@ def train(
     first_step = int(state["step"])
     pending: list[dict[str, jax.Array]] = []
     shown: list[Path] = []
-    trace = Profile(folder / "profile" if profile else None, first_step)
+    trace = Profile(folder / "profile" if profile and jax.process_index() == 0 else None, first_step, config.steps)
     with (
         contextlib.closing(run.batches),
         run_log.told_plainly(folder),
