@@ -66,10 +66,11 @@ def test_parameters_lie_split_and_learn_the_same(eight_devices):
     assert case["shares"] == {"params": 4, "optimizer": 4}, "over fsdp and tensor"
 
 
-def test_what_is_computed_anew_is_the_same_and_takes_less_memory(eight_devices):
+def test_all_but_products_is_computed_anew_and_is_the_same(eight_devices):
     kept, anew = eight_devices["noise none"], eight_devices["noise products"]
     assert_alike(anew, kept)
-    assert anew["memory"] < 0.8 * kept["memory"]
+    assert anew["counts"]["tanh"] == 2 * kept["counts"]["tanh"] > 0
+    assert anew["counts"]["dot_general"] == kept["counts"]["dot_general"] > 0
 
 
 def test_parts_of_a_draw_make_up_the_whole():

@@ -84,20 +84,31 @@ def _is_one_of_many(coordinator: str | None, num_processes: int | None, process_
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: float) -> None:
     if process_id and coordinator:
         _await_coordinator(coordinator, timeout)
+    who = f"{num_processes} processes at {coordinator}" if coordinator else "processes that the platform told of"
+    # JAX's own time-out ends the process with a stack trace: this one comes before it.
+    line = f"the {who} did not find each other within {timeout:g} s; do all of them run?"
+    late = threading.Timer(timeout, _leave, (line, 2))
+    late.start()
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=int(timeout),
+            initialization_timeout=int(2 * timeout + _SILENT_SECONDS),
             # The watch is to speak first: when JAX finds a process lost it ends the others with a stack trace.
             heartbeat_timeout_seconds=int(10 * (timeout + _SILENT_SECONDS)),
             shutdown_timeout_seconds=int(_SILENT_SECONDS),
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        who = f"{num_processes} processes at {coordinator}" if coordinator else "processes that the platform told of"
-        raise UserError(f"the {who} did not find each other within {timeout:g} s: {reason}") from error
+        raise UserError(f"the {who} did not find each other: {str(error).splitlines()[0]}") from error
+    finally:
+        late.cancel()
+
+
+def _leave(line: str, code: int) -> None:
+    """Ends the process at once, for when its main thread waits for something that nothing interrupts."""
+    print(f"zoo train: {line}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _await_coordinator(coordinator: str, timeout: float) -> None:
@@ -194,7 +205,13 @@ class Watch:
             self.ended = {"error": line, "code": 2 if issubclass(kind, UserError) else 1}
         with contextlib.suppress(Exception):
             self._sign()
+        if self.me == 0 and self.ended["error"]:
+            self._let_the_others_go()
         self.over.set()
+
+    def _let_the_others_go(self) -> None:
+        """Process 0 holds the store: JAX ends the others with a stack trace, and before they can speak, once it ends."""
+        time.sleep(3 * self.interval)
 
     def _sign(self) -> None:
         self.signs += 1
@@ -223,8 +240,9 @@ class Watch:
             lost = self._lost(time.monotonic())
             if lost is not None and not self.over.is_set():
                 line, code = lost
-                print(f"zoo train: {line}; process {self.me} stops", file=sys.stderr, flush=True)
-                os._exit(code)  # the main thread hangs in a collective, which nothing interrupts
+                if self.me == 0:
+                    self._let_the_others_go()
+                _leave(f"{line}; process {self.me} stops", code)
 
     def _lost(self, now: float) -> tuple[str, int] | None:
         """What is wrong, and the exit code; None if all is well."""
