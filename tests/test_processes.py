@@ -200,14 +200,14 @@ def test_one_of_four_is_killed_and_the_run_goes_on_to_the_same_end(tmp_path, und
 
 
 @pytest.mark.slow
-def test_the_first_process_is_killed_and_the_others_say_so(tmp_path):
+def test_the_first_process_is_killed_and_the_others_end(tmp_path):
     folder = begin(tmp_path / "run")
     with processes(folder, 2, ZOO_TEST_PAUSE="0.2") as begun:
         wait_for_step(folder, 5, begun)
         begun[0].send_signal(signal.SIGKILL)
         codes, told = ended(begun)
-    assert codes[1] != 0
-    assert "process 0 of 2" in told[1]
+    assert codes[1] not in (0, 2), "which --max-restarts takes for a crash"
+    assert "another task died" in told[1], "JAX's words, which come at once"
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ class Watch:
         self.over.set()
 
     def _let_the_others_go(self) -> None:
-        """Process 0 holds the store: JAX ends the others with a stack trace, and before they can speak, once it ends."""
+        """Process 0 holds the store: once it ends, JAX ends the others with a stack trace and before they can speak."""
         time.sleep(3 * self.interval)
 
     def _sign(self) -> None:
