@@ -18,7 +18,7 @@ from flax import nnx
 from zoo import command_line, data, registry, train
 from zoo.configs import TrainConfig
 from zoo.parallel import Parallel
-from zoo.processes import Watch
+from zoo.process_watch import Watch
 
 ITEMS = 40
 CONFIG = TrainConfig(
