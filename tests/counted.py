@@ -106,11 +106,11 @@ def main() -> None:
 
     def noted_beat(self: Watch, step: int) -> None:
         nonlocal step_now
+        if jax.process_index() == hangs and step == at:
+            time.sleep(1e6)
         beat(self, step)
         step_now = step
         time.sleep(pause)
-        if jax.process_index() == hangs and step == at:
-            time.sleep(1e6)
 
     def noted_split(self: Parallel, batch: Any) -> Any:
         if step_now:

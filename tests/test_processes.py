@@ -242,7 +242,7 @@ def test_a_process_that_hangs_is_named_and_the_others_stop(tmp_path):
         assert begun[0].returncode == 1
         assert time.monotonic() - began < 3 * LOST_AFTER
     assert "process 1 of 2" in told
-    assert f"at step 7) has stood still for {LOST_AFTER} s; process 0 stops" in told
+    assert f"at step 6) has stood still for {LOST_AFTER} s; process 0 stops" in told
 
 
 @pytest.mark.slow

@@ -73,7 +73,8 @@ def test_nothing_is_begun_anew_where_all_checkpoints_are_damaged(done):
 
 
 @pytest.mark.parametrize("of", ["the run", "the checkpoints"])
-def test_a_folder_that_cannot_be_written_is_told(of, done):
+def test_a_folder_that_cannot_be_written_is_told(of, done, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_TEST_SEEN", str(tmp_path))
     place = done if of == "the run" else done / "checkpoints"
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'

@@ -21,12 +21,17 @@ SILENT_SECONDS = 30.0
 """A process that gives no sign of life for so long is lost: it was killed or stopped, or its machine is gone."""
 
 
+_STARTING = 10
+"""So much longer than later a process may take before its first step."""
+
+
 class Watch:
     """Tells the other processes how far this one is, and ends it with a line when one of them is lost.
 
     As a context it runs beside the run. `beat` counts what the run does. A process is lost if it is behind the others
-    and stands still for `timeout` seconds, if it gives no sign of life for the shorter of this and 30 s, or if it ended
-    with an error. If all stand still for `timeout` seconds, after the first beat, all stop.
+    and stands still for `timeout` seconds (before its first beat, while it reads and compiles, ten times as long), if it
+    gives no sign of life for the shorter of this and 30 s, or if it ended with an error. If all stand still for as long,
+    all stop.
     """
 
     def __init__(self, timeout: float):
@@ -113,12 +118,14 @@ class Watch:
             if process != self.me and now - self.signed[process] > self.silent:
                 return f"{self._name(process)} has given no sign of life for {self.silent:g} s", 1
         beats = {process: heard.get(process, {}).get("beats", 0) for process in running}
-        standing = [process for process in running if now - self.moved[process] > self.timeout]
+        limits = {process: self.timeout if beats[process] else _STARTING * self.timeout for process in running}
+        standing = [process for process in running if now - self.moved[process] > limits[process]]
         behind = [process for process in standing if beats[process] < max(beats.values())]
         if behind:
-            return f"{self._name(min(behind, key=beats.__getitem__))} has stood still for {self.timeout:g} s", 1
-        if standing and len(standing) == len(running) and min(beats.values()) > 0:
-            return f"all {self.count} processes have stood still for {self.timeout:g} s, at step {self.step}", 1
+            last = min(behind, key=beats.__getitem__)
+            return f"{self._name(last)} has stood still for {limits[last]:g} s", 1
+        if standing and len(standing) == len(running):
+            return f"all {self.count} processes have stood still for {limits[self.me]:g} s, at step {self.step}", 1
         return None
 
     def _name(self, process: int) -> str:
