@@ -29,9 +29,8 @@ class Watch:
     """Tells the other processes how far this one is, and ends it with a line when one of them is lost.
 
     As a context it runs beside the run. `beat` counts what the run does. A process is lost if it is behind the others
-    and stands still for `timeout` seconds (before its first beat, while it reads and compiles, ten times as long), if it
-    gives no sign of life for the shorter of this and 30 s, or if it ended with an error. If all stand still for as long,
-    all stop.
+    and stands still for `timeout` seconds, before its first beat ten times as long; if it gives no sign of life for the
+    shorter of `timeout` and 30 s; or if it ended with an error. If all stand still for as long, all stop.
     """
 
     def __init__(self, timeout: float):
@@ -125,7 +124,7 @@ class Watch:
             last = min(behind, key=beats.__getitem__)
             return f"{self._name(last)} has stood still for {limits[last]:g} s", 1
         if standing and len(standing) == len(running):
-            return f"all {self.count} processes have stood still for {limits[self.me]:g} s, at step {self.step}", 1
+            return f"all {self.count} processes have stood still for {max(limits.values()):g} s, at step {self.step}", 1
         return None
 
     def _name(self, process: int) -> str:

@@ -26,7 +26,7 @@ from zoo.process_watch import SILENT_SECONDS, Watch, leave, store
 @contextlib.contextmanager
 def joined(
     coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: float
-) -> Iterator["Watch"]:
+) -> Iterator[Watch]:
     """Context in which this process is one of many, as the arguments or the platform say, and is watched by the others.
 
     Cloud TPU, SLURM, Open MPI and Kubernetes tell JAX what it has to know. Where nothing tells of others the process is
