@@ -35,7 +35,7 @@ def _implementation(parts: int) -> Any:
     def split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jnp.concatenate([whole.split(key[:2], shape), jnp.broadcast_to(key[2:], (*shape, 1))], axis=-1)
 
-    def fold_in(key: jax.Array, number: jax.Array) -> jax.Array:
+    def fold_in(key: jax.Array, number: Any) -> jax.Array:
         return jnp.concatenate([whole.fold_in(key[:2], number), key[2:]])
 
     def random_bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:

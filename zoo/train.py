@@ -30,7 +30,7 @@ from zoo.preemption import StopRequest
 from zoo.restarts import run_with_restarts
 from zoo.run_checkpoints import RunCheckpoints
 from zoo.speed import Profile, Speed, flops_of
-from zoo.tasks import TASKS, Task
+from zoo.tasks import TASKS
 from zoo.train_arguments import Arguments, requested_run
 from zoo.train_step import State, make_evaluate_step, make_state, make_train_step, optimizer_for
 
@@ -176,7 +176,7 @@ class _Run:
 
     config: TrainConfig
     parallel: Parallel
-    task: Task
+    task: Any  # one whose items have answers has `over_all` beside what `Task` asks for
     data: Any
     held_out: Any
     batches: grain.DatasetIterator

@@ -159,7 +159,7 @@ def make_evaluate_step(task: Task, graph: nnx.GraphDef, random: nnx.State, paral
     """
 
     @functools.partial(jax.jit, out_shardings=parallel.whole)
-    def evaluate_step(params, batch_stats, batch: Batch, key: jax.Array) -> tuple[dict[str, Any], Any, jax.Array]:
+    def evaluate_step(params, batch_stats, batch: Batch, key: jax.Array) -> tuple[dict[str, Any], Any, Any]:
         model = nnx.merge(graph, params, batch_stats, random, copy=True)
         model.eval()
         weight = batch["weight"]
