@@ -104,6 +104,8 @@ class RunCheckpoints:
             reason = refused_by_system(error)
             if reason is None:
                 raise
+            # Orbax drops what it had yet to do; that this never ran is no news to anybody.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             good = self.checkpointer.latest
             left = f"the checkpoint of step {good.step} stays" if good else "there is no earlier checkpoint"
             raise UserError(f"cannot save a checkpoint in {self.folder}: {reason}; {left}") from error
