@@ -48,7 +48,15 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in checkpoints.load(CONFIG.steps).items()}
 
 
-@pytest.mark.parametrize("which", ["*", "manifest.ocdbt", "_METADATA", "_CHECKPOINT_METADATA"])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "*",
+        "manifest.ocdbt",
+        pytest.param("_METADATA", marks=pytest.mark.slow),
+        pytest.param("_CHECKPOINT_METADATA", marks=pytest.mark.slow),
+    ],
+)
 def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(which, done):
     whole, told = arrays(done), run_log.read_metrics(done / "metrics.jsonl")
     cut(done / "checkpoints" / "12", which)
@@ -72,7 +80,7 @@ def test_nothing_is_begun_anew_where_all_checkpoints_are_damaged(done):
         train.train(CONFIG, done)
 
 
-@pytest.mark.parametrize("of", ["the run", "the checkpoints"])
+@pytest.mark.parametrize("of", [pytest.param("the run", marks=pytest.mark.slow), "the checkpoints"])
 def test_a_folder_that_cannot_be_written_is_told(of, done, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_TEST_SEEN", str(tmp_path))
     place = done if of == "the run" else done / "checkpoints"
