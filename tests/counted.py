@@ -43,10 +43,10 @@ class Counting(nnx.Module):
     """
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs):
-        self.first = nnx.Linear(3, 5, use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(5, rngs=rngs)
+        self.first = nnx.Linear(3, 6, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.last = nnx.Linear(5, num_classes, rngs=rngs)
+        self.last = nnx.Linear(6, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.last(self.dropout(self.norm(self.first(x.mean(axis=(1, 2, 3))))))

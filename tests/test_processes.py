@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -211,12 +212,12 @@ def test_the_first_process_is_killed_and_the_others_end(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whom", ["all", "one"])
-def test_terminated_all_save_at_one_step_and_another_number_goes_on(whom, tmp_path, undisturbed):
+@pytest.mark.parametrize(("flags", "whom", "then"), [(["--fsdp", "2"], slice(None), 1), ([], slice(1, None), 4)])
+def test_terminated_all_save_at_one_step_and_another_number_goes_on(flags, whom, then, tmp_path, undisturbed):
     folder = begin(tmp_path / "run", checkpoint_every=1000)
-    with processes(folder, 2, ZOO_TEST_PAUSE="0.2") as begun:
+    with processes(folder, 2, *flags, ZOO_TEST_PAUSE="0.2") as begun:
         wait_for_step(folder, 6, begun)
-        for process in begun if whom == "all" else begun[1:]:
+        for process in begun[whom]:
             process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
         codes, told = ended(begun)
@@ -227,8 +228,21 @@ def test_terminated_all_save_at_one_step_and_another_number_goes_on(whom, tmp_pa
     latest = RunCheckpoints(folder / "checkpoints").checkpointer.latest
     assert latest is not None
     assert latest.step == stopped < counted.CONFIG.steps
-    run(folder, 1 if whom == "all" else 4, ZOO_TEST_RUN="1")
+    run(folder, then, ZOO_TEST_RUN="1")
     assert_alike(folder, undisturbed[1], 1e-5)
+    assert_each_once(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_pass_over_a_truncated_checkpoint(tmp_path, undisturbed):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[2], folder)
+    for path in (folder / "checkpoints" / str(counted.CONFIG.steps)).rglob("*"):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    for told in run(folder, 2, ZOO_TEST_RUN="1"):
+        assert f"{folder}/checkpoints/{counted.CONFIG.steps} is damaged" in told
+    assert_alike(folder, undisturbed[2], 0)
     assert_each_once(folder)
 
 
