@@ -17,7 +17,7 @@ from tests.clips import write_clip
 from zoo import fine_tuning, publish, registry, run_log, train
 from zoo.data import loader, open_dataset
 from zoo.errors import UserError
-from zoo.optimizers import dotted
+from zoo.optimizers import dotted, make_optimizer
 from zoo.run_checkpoints import RunCheckpoints
 
 COLOURS = {"cyan": (0, 255, 255), "yellow": (255, 255, 0)}
@@ -86,7 +86,7 @@ def test_layers_learn_the_slower_the_further_from_the_head(cards):
     steps = []
     for shares_ in ({}, shares):
         config = dataclasses.replace(config, weight_decay=0.0, clip_norm=1e9)
-        optimizer = train.make_optimizer(config, shares_)
+        optimizer = make_optimizer(config, shares_)
         state = optimizer.init(params)
         _, state = optimizer.update(gradients, state, params)  # the first step of a warm-up is none
         updates, _ = optimizer.update(gradients, state, params)

@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
     [
         (
             ["--model", "video_gan"],
-            "no model to train is called 'video_gan'; did you mean video_gen or video_gen_moving_digits?",
+            "no model to train is called 'video_gan'; did you mean video_gen or ",
         ),
         (["--model", "lstm", "--dataset", "digit"], "did you mean digits or digit_motion or"),
         (

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.extend import core
 from tyro.conf import Positional
 
-from zoo import command_line, configs, hub, kernels, registry, run_log, train
+from zoo import command_line, configs, hub, kernels, registry, run_log
 from zoo.configs import TrainConfig
 from zoo.data import open_dataset
 from zoo.data.log_mel import HOP, SAMPLE_RATE
@@ -27,6 +27,7 @@ from zoo.errors import UserError
 from zoo.models.speech_ctc import STRIDE
 from zoo.registry import ModelCard, WeightSource
 from zoo.run_checkpoints import RunCheckpoints
+from zoo.train_step import make_state, optimizer_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
     config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     data = open_dataset(config.dataset, "test", **config.dataset_options)
     model = registry.create(config.model, **config.model_options(data.num_classes))
-    graph, state, random = train.make_state(model, train.optimizer_for(config, model, data))
+    graph, state, random = make_state(model, optimizer_for(config, model, data))
     state, _ = RunCheckpoints(run / ("best" if config.patience else "checkpoints")).restore(state)
     model = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
     model.eval()

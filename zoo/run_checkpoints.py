@@ -1,6 +1,7 @@
 """Checkpoints of a training run: written by Orbax in the background, the last few kept, restored to the bit."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ class RunCheckpoints:
     """
 
     def __init__(self, folder: Path):
+        """Raises UserError if the folder cannot be made."""
         self.folder = folder.absolute()
         policy: Any = ocp.training.preservation_policies.LatestN(_KEPT)
-        self.checkpointer = ocp.training.Checkpointer(
-            str(self.folder), preservation_policy=policy, cleanup_tmp_directories=True
-        )
+        try:
+            self.checkpointer = ocp.training.Checkpointer(
+                str(self.folder), preservation_policy=policy, cleanup_tmp_directories=True
+            )
+        except OSError as error:
+            raise UserError(f"cannot keep checkpoints in {self.folder}: {error.strerror}") from error
 
     def save(self, step: int, state: dict[str, Any], loader_state: dict[str, Any]) -> None:
         """Copies the state and returns; it is written while training goes on. Waits for the save before it.
@@ -50,21 +55,35 @@ class RunCheckpoints:
     def restore(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The last checkpoint's state, placed as `state` is, and its loader's; (state, None) if there is none.
 
+        One that is damaged is passed over with a notice, and the one before it taken.
+
         Raises:
-          UserError: it is of another network, such as one for another number of classes; all that differs is told.
+          UserError: it is of another network, such as one for another number of classes, and all that differs is told;
+            or all are damaged.
         """
-        latest = self.checkpointer.latest
-        if latest is None:
-            return state, None
         abstract = {
             name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding)
             for name, value in _by_path(state).items()
         }
-        stored: Any = self.checkpointer.metadata(latest.step)
-        self._check_fits({name: value.shape for name, value in abstract.items()}, stored.metadata)
-        loaded = self.checkpointer.load(latest.step, abstract)
-        loader_state = stored.custom_metadata["loader"]
-        return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), loader_state
+        steps = [checkpoint.step for checkpoint in reversed(self.checkpointer.checkpoints)]
+        for step in steps:
+            try:
+                stored: Any = self.checkpointer.metadata(step)
+                if stored.metadata is None:
+                    raise ValueError("it does not say what it holds")
+                self._check_fits({name: value.shape for name, value in abstract.items()}, stored.metadata)
+                loaded = self.checkpointer.load(step, abstract)
+                loader_state = stored.custom_metadata["loader"]
+            except UserError:
+                raise
+            except (OSError, ValueError, KeyError, TypeError) as error:  # whatever a cut file makes of its reader
+                reason = str(error).splitlines()[0][:200]
+                warnings.warn(f"the checkpoint {self.folder / str(step)} is damaged: {reason}", stacklevel=2)
+                continue
+            return jax.tree.unflatten(jax.tree.structure(state), [loaded[name] for name in abstract]), loader_state
+        if steps:
+            raise UserError(f"none of the checkpoints in {self.folder} can be read; begin anew in another folder")
+        return state, None
 
     def _check_fits(self, wanted: dict[str, tuple[int, ...]], stored: dict[str, Any]) -> None:
         missing = [name for name in wanted if name not in stored]
@@ -85,6 +104,8 @@ class RunCheckpoints:
             reason = refused_by_system(error)
             if reason is None:
                 raise
+            # Orbax drops what it had yet to do; that this never ran is no news to anybody.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             good = self.checkpointer.latest
             left = f"the checkpoint of step {good.step} stays" if good else "there is no earlier checkpoint"
             raise UserError(f"cannot save a checkpoint in {self.folder}: {reason}; {left}") from error

@@ -1,13 +1,40 @@
 """What a training run leaves for people to look at: a progress bar, metrics.jsonl, TensorBoard scalars, curves.png."""
 
+import contextlib
+import errno
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import rich.console
 import rich.progress
 import tensorboardX
+
+from zoo.errors import UserError
+
+
+def open_log(folder: Path, first_step: int, total_steps: int) -> "RunLog | SilentLog":
+    """The run's log in the first process, and one that keeps silent in the others."""
+    return SilentLog() if jax.process_index() else RunLog(folder, first_step, total_steps)
+
+
+class SilentLog(contextlib.AbstractContextManager):
+    """The log of a process beside the first, which has the same to tell."""
+
+    def __exit__(self, *exception) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
 
 
 class RunLog:
@@ -52,7 +79,7 @@ class RunLog:
         self.progress.update(self.bar, completed=step, description="training")
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        """Records figures of one kind ("train" or "test") at a step."""
+        """Records figures of one kind ("train", "test" or "speed") at a step."""
         self.lines.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         self.lines.flush()
         for name, value in figures.items():
@@ -60,7 +87,7 @@ class RunLog:
         told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if kind == "train":
             self.progress.update(self.bar, figures=told)
-        else:
+        elif kind == "test":
             self.say(f"step {step}: {kind} {told}")
 
     def say(self, line: str) -> None:
@@ -81,6 +108,24 @@ def read_metrics(path: Path) -> list[dict]:
     return list(rows())
 
 
+def last_row(folder: Path, kind: str) -> dict[str, Any]:
+    """The last figures of a kind; none if there are none."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == kind]
+    return rows[-1] if rows else {}
+
+
+@contextlib.contextmanager
+def told_plainly(folder: Path) -> Iterator[None]:
+    """Context in which a folder that cannot be written, or is full, is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        is_here = error.filename is None or folder in Path(error.filename).parents
+        if not is_here or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise UserError(f"cannot write to {folder}: {error.strerror}; the last good checkpoint stays") from error
+
+
 def best_evaluation(folder: Path, patience: int) -> tuple[int, bool]:
     """The step of the smallest test loss so far, and whether `patience` evaluations came after it."""
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == "test"]
@@ -89,10 +134,10 @@ def best_evaluation(folder: Path, patience: int) -> tuple[int, bool]:
 
 
 def draw_curves(folder: Path) -> Path:
-    """Draws every figure of metrics.jsonl over the steps into curves.png, training and test in one panel."""
+    """Draws every figure of training and test over the steps into curves.png, both in one panel."""
     from matplotlib.figure import Figure
 
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["kind"] != "speed"]
     names = sorted({name for row in rows for name in row} - {"step", "kind"})
     columns = min(3, max(1, len(names)))
     lines = max(1, math.ceil(len(names) / columns))

@@ -1,123 +1,148 @@
 """Training: `python -m zoo.train --model video_gen`. One loop, read from top to bottom in `train`.
 
 A run lives in a folder of its own under runs/: config.json, checkpoints/, metrics.jsonl, TensorBoard scalars,
-curves.png and whatever the task shows. `--resume` goes on from its last checkpoint, to the bit.
+curves.png and whatever the task shows. `--resume` goes on from its last checkpoint, to the bit. Many processes run the
+same loop, each on its own rows of every batch; what is for people comes from the first of them.
 """
 
 import contextlib
-import functools
-import math
-import signal
+import dataclasses
+import itertools
+import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from zoo import command_line, hub, registry, run_log
+from zoo import command_line, hub, processes, registry, run_log
 from zoo.configs import TrainConfig
 from zoo.data import loader, open_dataset
 from zoo.errors import UserError
-from zoo.fine_tuning import frozen_by, head_of, learning_shares
-from zoo.optimizers import dotted, make_optimizer
+from zoo.fine_tuning import frozen_by, head_of
+from zoo.parallel import Parallel
+from zoo.preemption import StopRequest
+from zoo.restarts import run_with_restarts
 from zoo.run_checkpoints import RunCheckpoints
-from zoo.tasks import TASKS, Task
+from zoo.speed import Profile, Speed, flops_of
+from zoo.tasks import TASKS
 from zoo.train_arguments import Arguments, requested_run
-
-State = dict[str, Any]
-"""params, batch_stats, average (of the parameters), optimizer, step: everything that a checkpoint holds."""
+from zoo.train_step import State, make_evaluate_step, make_state, make_train_step, optimizer_for
 
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "zoo train")
-    hub.use_compilation_cache()
     config, folder = requested_run(arguments)
-    train(config, folder)
+    if arguments.max_restarts:
+        where = [] if arguments.resume else ["--folder", str(folder)]
+        sys.exit(run_with_restarts([*sys.orig_argv, *where, "--max-restarts", "0"], arguments.max_restarts))
+    parallel = Parallel(arguments.parallel, arguments.fsdp, arguments.tensor)
+    parallel.check()
+    given = arguments.coordinator, arguments.num_processes, arguments.process_id
+    with processes.joined(*given, timeout=arguments.process_timeout) as watch:
+        if jax.process_count() > 1:
+            if not (arguments.folder or arguments.resume):
+                raise UserError("processes of one run write into one folder; name it with --folder")
+            processes.check_alike(dataclasses.asdict(config) | dataclasses.asdict(parallel) | {"folder": folder})
+        hub.use_compilation_cache()
+        if arguments.warm:
+            warm(config, parallel)
+        else:
+            train(config, folder, parallel, profile=arguments.profile, alive=watch.beat)
 
 
-def train(config: TrainConfig, folder: Path) -> State:
+def train(
+    config: TrainConfig,
+    folder: Path,
+    parallel: Parallel | None = None,
+    *,
+    profile: bool = False,
+    alive: Callable[[int], None] = lambda step: None,
+) -> State:
     """Trains from the folder's last checkpoint, or from the start, to `config.steps`; returns the last state.
 
+    Args:
+      parallel: how it is spread over all devices; by `jit` without.
+      profile: a trace of some steps is written into the folder.
+      alive: told the step whenever the run has moved on: before each step and each evaluated batch.
+
     Raises:
-      UserError: the data set is of another kind, the loss is no longer a number, or the disk is full; the last good
-        checkpoint stays.
+      UserError: the data set is of another kind, the batch does not divide by the devices, the loss is no longer a
+        number, or the folder cannot be written; the last good checkpoint stays.
       SystemExit: SIGINT or SIGTERM came; all is saved.
     """
-    sources = [open_dataset(config.dataset, split, **config.dataset_options) for split in ("train", "test")]
-    task, item = TASKS[config.task](**config.task_options), sources[0][0]
-    if missing := [name for name in task.needs if name not in item]:
-        has, lacks = ", ".join(item), ", ".join(missing)
-        raise UserError(f"{config.dataset} has {has}, and no {lacks} for {config.task}; take another data set")
-    task, data, held_out = task.prepared(*sources)
-    batches = loader.training_batches(data, config.batch_size, config.seed, config.sampler, config.workers)
-
-    model = registry.create(config.model, seed=config.seed, **config.model_options(data.num_classes))
-    for path, name in config.start.items():
-        card = registry.card(name)
-        is_other = not path and card.options.get("num_classes") != data.num_classes
-        hub.start_from(model, path, card, leave_out=head_of(config.model, config.options) if is_other else ())
-    optimizer = optimizer_for(config, model, data)
-    graph, state, random = make_state(model, optimizer, frozen=bool(config.freeze))
-    train_step = make_train_step(config, task, optimizer, graph, random, frozen_by(config, model))
-    evaluate_step = make_evaluate_step(task, graph, random)
-
+    started = time.monotonic()
+    run = _assembled(config, parallel or Parallel())
     _make_folder(config, folder)
-    noted = [folder / "unreadable.txt", folder / "unreadable_test.txt"]
-    for source, file in zip((data, held_out), noted, strict=True):
+    noted = [folder / f"unreadable{split}{_mark()}.txt" for split in ("", "_test")]
+    for source, file in zip((run.data, run.held_out), noted, strict=True):
         if hasattr(source, "unreadable"):
             source.unreadable.write_to(file)
     checkpoints, best = RunCheckpoints(folder / "checkpoints"), RunCheckpoints(folder / "best")
-    state, loader_state = checkpoints.restore(state)
+    state, loader_state = checkpoints.restore(run.state)
     if loader_state is not None:
-        batches.set_state(loader_state)
+        run.batches.set_state(loader_state)
 
     first_step = int(state["step"])
     pending: list[dict[str, jax.Array]] = []
     shown: list[Path] = []
-    clock, frames = time.monotonic(), 0
-    log = run_log.RunLog(folder, first_step, config.steps)
-    with contextlib.closing(batches), log, StopRequest() as stop:
+    trace = Profile(folder / "profile" if profile and jax.process_index() == 0 else None, first_step, config.steps)
+    with (
+        contextlib.closing(run.batches),
+        run_log.told_plainly(folder),
+        run_log.open_log(folder, first_step, config.steps) as log,
+        StopRequest() as stop,
+    ):
         log.say(f"{config.model} on {config.dataset}: {_count(state['params']):,} parameters, run folder {folder}")
+        first = next(run.batches)
+        program = run.compiled_step(state, first)
+        speed = Speed(flops_of(program) * config.accumulate, run_log.last_row(folder, "speed"))
+        batches = itertools.chain([first], run.batches)
         for step in range(first_step + 1, config.steps + 1):
-            batch = next(batches)
-            state, figures = train_step(state, batch)
+            trace.before(step)
+            with speed.waiting():
+                batch = next(batches)
+            alive(step)
+            state, figures = program(state, run.parallel.split(batch))
             pending.append(figures)
-            frames += _frames(batch)
-            last = step == config.steps
+            speed.count(batch)
+            last, stopping = step == config.steps, stop.reached(step)
             log.advance(step)
+            if step == first_step + 1:
+                jax.block_until_ready(figures)
+                log.say(f"first step done {time.monotonic() - started:.1f} s after the start")
+                speed.resume()
+            if trace.after(step, figures):
+                log.say(f"wrote {trace.folder}")
 
-            if step % config.log_every == 0 or last or stop.requested:
-                figures = _mean_if_finite(pending, step, config)
+            if step % config.log_every == 0 or last or stopping:
+                log.write(step, "train", _mean_if_finite(pending, step, config))
                 pending.clear()
-                now = time.monotonic()
-                log.write(step, "train", figures | {"frames_per_second": frames / (now - clock)})
-                clock, frames = now, 0
-            if step % config.checkpoint_every == 0 or last or stop.requested:
+                if speed.steps:
+                    log.write(step, "speed", speed.figures())
+            if step % config.checkpoint_every == 0 or last or stopping:
                 _mean_if_finite(pending, step, config)
-                checkpoints.save(step, state, batches.get_state())
-            if stop.requested and not last:
+                checkpoints.save(step, state, run.batches.get_state())
+            if stopping and not last:
                 checkpoints.wait()
                 log.say(f"stopped at step {step}, all saved; go on with: {_resume_command(config, folder)}")
                 raise SystemExit(128 + stop.requested)
             if step % config.evaluate_every == 0 or last:
-                log.write(step, "test", _evaluate(config, task, evaluate_step, state, held_out))
-                averaged = nnx.merge(graph, state["average"], state["batch_stats"], random, copy=True)
-                averaged.eval()
-                shown = task.show(averaged, folder, step, jax.random.key(config.seed))
-                run_log.draw_curves(folder)
-                clock, frames = time.monotonic(), 0
+                log.write(step, "test", _evaluate(run, state, lambda step=step: alive(step)))
+                shown = _show(run, state, folder, step)
+                speed.resume()
                 if config.patience:
-                    best_step, is_over = run_log.best_evaluation(folder, config.patience)
+                    best_step, is_over = processes.as_first(lambda: run_log.best_evaluation(folder, config.patience))
                     if best_step == step:
-                        best.save(step, state, batches.get_state())
+                        best.save(step, state, run.batches.get_state())
                     if is_over:
                         log.say(f"stopped at step {step}: no test loss since step {best_step} was smaller")
-                        checkpoints.save(step, state, batches.get_state())
+                        checkpoints.save(step, state, run.batches.get_state())
                         break
         checkpoints.wait()
         best.wait()
@@ -128,117 +153,112 @@ def train(config: TrainConfig, folder: Path) -> State:
     return state
 
 
-def optimizer_for(config: TrainConfig, model: nnx.Module, data: Any) -> optax.GradientTransformation:
-    """The config's optimizer, whose parts learn as fast as it says; `data` tells the shape of a batch."""
-    item = data[0] if config.layer_decay < 1 else {}
-    shape = next(((config.batch_size, *item[name].shape) for name in ("video", "image") if name in item), ())
-    return make_optimizer(config, learning_shares(config, model, shape))
+def warm(config: TrainConfig, parallel: Parallel) -> None:
+    """Compiles what a run of this config will, so that the compilation cache has it, and writes nothing else.
 
-
-def make_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, *, frozen: bool = False
-) -> tuple[nnx.GraphDef, State, nnx.State]:
-    """The network's structure, a fresh training state, and its random state, which each step seeds anew.
-
-    `frozen` leaves the batch statistics as they are.
+    Raises:
+      UserError: as `train`.
     """
-    model.train()
-    if frozen:
-        model.set_attributes(use_running_average=True, raise_if_not_found=False)
-    graph, params, batch_stats, random = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
-    state = {
-        "params": params,
-        "batch_stats": batch_stats,
-        "average": jax.tree.map(jnp.copy, params),  # a copy: donated buffers may not be shared
-        "optimizer": optimizer.init(params),
-        "step": jnp.zeros((), jnp.int32),
-    }
-    return graph, state, random
+    run = _assembled(config, parallel)
+    started = time.monotonic()
+    with contextlib.closing(run.batches):
+        run.compiled_step(run.state, next(run.batches))
+    batch = next(iter(run.held_out_batches()))
+    key = jax.random.key(config.seed)
+    run.evaluate_step.lower(run.state["average"], run.state["batch_stats"], parallel.spread(batch), key).compile()
+    if jax.process_index() == 0:
+        print(f"compiled in {time.monotonic() - started:.1f} s for {parallel.told()}", file=sys.stderr)
 
 
-def make_train_step(
-    config: TrainConfig,
-    task: Task,
-    optimizer: Any,
-    graph: nnx.GraphDef,
-    random: nnx.State,
-    frozen: Collection[str] = (),
-):
-    """One compiled optimizer step: (state, batch) to (state, figures). The state's buffers are donated."""
-    seed = jax.random.key(config.seed)
-    compute_dtype = jnp.dtype(config.compute_dtype)
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """All that a run consists of before its first step."""
 
-    def stopped(params: nnx.State) -> nnx.State:
-        """No gradient is computed for what does not learn."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, value: jax.lax.stop_gradient(value) if dotted(path) in frozen else value, params
-        )
+    config: TrainConfig
+    parallel: Parallel
+    task: Any  # one whose items have answers has `over_all` beside what `Task` asks for
+    data: Any
+    held_out: Any
+    batches: grain.DatasetIterator
+    graph: nnx.GraphDef
+    random: nnx.State
+    state: State
+    train_step: Callable[[State, Any], Any]
+    evaluate_step: Any
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: State, batch: loader.Batch) -> tuple[State, dict[str, jax.Array]]:
-        def loss(params):
-            # Casting inside the loss leaves parameters, gradients and batch statistics in float32.
-            cast = jax.tree.map(lambda value: value.astype(compute_dtype), params)
-            model = nnx.merge(graph, stopped(cast), state["batch_stats"], random, copy=True)
-            told = {**batch, "progress": state["step"] / config.steps}
-            value, figures = task.loss(model, told, jax.random.fold_in(seed, state["step"]))
-            return value, (figures, nnx.state(model, nnx.BatchStat))
+    def compiled_step(self, state: State, batch: loader.Batch) -> jax.stages.Compiled:
+        return self.parallel.lower(self.train_step, state, self.parallel.split(batch)).compile()
 
-        (value, (figures, batch_stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state["params"])
-        updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        step = state["step"] + 1
-        # While there are few steps to average, the average follows faster.
-        decay = jnp.minimum(config.ema_decay, step / (step + 10))
-        # In this form what does not change stays the same to the bit.
-        average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state["average"], params)
-        new_state = {
-            "params": params,
-            "batch_stats": batch_stats,
-            "average": average,
-            "optimizer": optimizer_state,
-            "step": step,
-        }
-        return new_state, {"loss": value, **figures, "gradient_norm": optax.tree.norm(gradients)}
-
-    return train_step
+    def held_out_batches(self) -> Any:
+        share = jax.process_index(), jax.process_count()
+        return loader.evaluation_batches(self.held_out, self.config.batch_size, self.config.evaluation_items, share)
 
 
-def make_evaluate_step(task: Task, graph: nnx.GraphDef, random: nnx.State):
-    """For each figure its sum over a held-out batch under the averaged parameters, and how many items that is of.
+def _assembled(config: TrainConfig, parallel: Parallel) -> _Run:
+    """Data, network, optimizer and the two programs, as the config says and for these devices."""
+    parallel.check_batch(config)
+    sources = [open_dataset(config.dataset, split, **config.dataset_options) for split in ("train", "test")]
+    task, item = TASKS[config.task](**config.task_options), sources[0][0]
+    if missing := [name for name in task.needs if name not in item]:
+        has, lacks = ", ".join(item), ", ".join(missing)
+        raise UserError(f"{config.dataset} has {has}, and no {lacks} for {config.task}; take another data set")
+    task, data, held_out = task.prepared(*sources)
+    parallel.check_task(task)
+    share = jax.process_index(), jax.process_count()
+    batches = loader.training_batches(data, config.batch_size, config.seed, config.sampler, config.workers, share)
 
-    Beside them what the task wants of all items together.
-    """
+    model = registry.create(config.model, seed=config.seed, **config.model_options(data.num_classes))
+    for path, name in config.start.items():
+        card = registry.card(name)
+        is_other = not path and card.options.get("num_classes") != data.num_classes
+        hub.start_from(model, path, card, leave_out=head_of(config.model, config.options) if is_other else ())
+    optimizer = optimizer_for(config, model, data)
+    graph, state, random = make_state(model, optimizer, frozen=bool(config.freeze))
+    frozen = frozen_by(config, model)
+    return _Run(
+        config=config,
+        parallel=parallel,
+        task=task,
+        data=data,
+        held_out=held_out,
+        batches=batches,
+        graph=graph,
+        random=random,
+        state=parallel.place(state),
+        train_step=make_train_step(config, task, optimizer, graph, random, frozen, parallel),
+        evaluate_step=make_evaluate_step(task, graph, random, parallel),
+    )
 
-    @jax.jit
-    def evaluate_step(params, batch_stats, batch: loader.Batch, key: jax.Array) -> tuple[dict[str, Any], Any]:
-        model = nnx.merge(graph, params, batch_stats, random, copy=True)
-        model.eval()
-        weight = batch["weight"]
-        figures = dict(task.evaluate(model, batch, key))
-        answers = figures.pop("answers", None)
-        sums = {}
-        for name, figure in figures.items():
-            values, concerned = figure if isinstance(figure, tuple) else (figure, 1.0)
-            sums[name] = jnp.sum(values * weight * concerned), jnp.sum(weight * concerned)
-        return sums, answers
 
-    return evaluate_step
-
-
-def _evaluate(config: TrainConfig, task: Any, evaluate_step, state: State, held_out: Any) -> dict[str, float]:
+def _evaluate(run: _Run, state: State, alive: Callable[[], None]) -> dict[str, float]:
     """Mean figures over the held-out items, and those of all of them: the same items and noise every time."""
     sums: dict[str, tuple[jax.Array, ...]] = {}
     answers = []
-    for i, batch in enumerate(loader.evaluation_batches(held_out, config.batch_size, config.evaluation_items)):
-        key = jax.random.fold_in(jax.random.key(config.seed), i)
-        figures, its_answers = evaluate_step(state["average"], state["batch_stats"], batch, key)
+    for i, batch in enumerate(run.held_out_batches()):
+        alive()
+        key = jax.random.fold_in(jax.random.key(run.config.seed), i)
+        figures, its_answers, weight = run.evaluate_step(
+            state["average"], state["batch_stats"], run.parallel.spread(batch), key
+        )
         sums = jax.tree.map(jnp.add, sums, figures) if sums else figures
-        answers.append(jax.tree.map(lambda values, counts=batch["weight"] > 0: np.asarray(values)[counts], its_answers))
+        counts = np.asarray(weight) > 0
+        answers.append(jax.tree.map(lambda values, counts=counts: np.asarray(values)[counts], its_answers))
     means = {name: float(total) / float(items) for name, (total, items) in sums.items() if items > 0}
     if answers[0] is None:
         return means
-    return means | task.over_all(jax.tree.map(lambda *parts: np.concatenate(parts), *answers))
+    return means | run.task.over_all(jax.tree.map(lambda *parts: np.concatenate(parts), *answers))
+
+
+def _show(run: _Run, state: State, folder: Path, step: int) -> list[Path]:
+    """What the task and the run's figures have to show of the averaged parameters, by the first process."""
+    average, batch_stats = run.parallel.own_copy((state["average"], state["batch_stats"]))
+    if jax.process_index():
+        return []
+    averaged = nnx.merge(run.graph, average, batch_stats, run.random, copy=True)
+    averaged.eval()
+    shown = run.task.show(averaged, folder, step, jax.random.key(run.config.seed))
+    run_log.draw_curves(folder)
+    return shown
 
 
 def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config: TrainConfig) -> dict[str, float]:
@@ -257,51 +277,25 @@ def _mean_if_finite(pending: list[dict[str, jax.Array]], last_step: int, config:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
 
 
-def _frames(batch: loader.Batch) -> int:
-    if "video" in batch:
-        return math.prod(batch["video"].shape[:2])
-    return len(next(iter(batch.values())))
-
-
 def _count(params: nnx.State) -> int:
     return sum(parameter.size for parameter in jax.tree.leaves(params))
 
 
-class StopRequest:
-    """Context in which SIGINT and SIGTERM only set `requested`, so that the loop can save between two steps.
-
-    A second signal acts at once.
-    """
-
-    def __init__(self) -> None:
-        self.requested = 0
-
-    def __enter__(self) -> "StopRequest":
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.requested = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 def _make_folder(config: TrainConfig, folder: Path) -> None:
     """Makes a new run's folder, once all else that may fail at the start has not; a resumed run has one."""
-    if (folder / "config.json").exists():
+    if jax.process_index() or (folder / "config.json").exists():
         return
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     except OSError as error:
         reason = f"cannot make the run's folder {folder}: {error.strerror}"
         raise UserError(f"{reason}; choose another place with --runs") from error
+
+
+def _mark() -> str:
+    """What the files of a process are called apart by; nothing for the first."""
+    return f"-{jax.process_index()}" if jax.process_index() else ""
 
 
 def _resume_command(config: TrainConfig, folder: Path) -> str:

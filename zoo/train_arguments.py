@@ -52,12 +52,38 @@ class Arguments:
     """The peak learning rate."""
     compute_dtype: str | None = None
     """float32 or bfloat16; parameters stay float32."""
+    accumulate: int | None = None
+    """Parts that a batch is computed in, one after the other: less memory, the same step."""
+    remat: str | None = None
+    """products: the backward pass computes all but matrix products and convolutions anew, which saves memory."""
     seed: int | None = None
     """Of parameters, data order, noise and dropout."""
     resume: Path | None = None
     """Folder of a run to go on with, under the settings that it was begun with."""
     runs: Path = Path("runs")
-    """Where the new run's folder is made."""
+    """Where the new run's folder is made, called by the date."""
+    folder: Path | None = None
+    """The run's own folder instead: begun if no run is there, else gone on with, if it is the same run."""
+    parallel: str = "jit"
+    """How a step is split over the devices: jit, shard_map or pmap."""
+    fsdp: int = 1
+    """Devices that share the parameters between them, each with a part of the batch."""
+    tensor: int = 1
+    """Devices that compute the same part of the batch, each for some of the features."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, if many processes train together and the platform does not tell them of each other."""
+    num_processes: int | None = None
+    """How many processes train together."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    process_timeout: float = 300.0
+    """Seconds after which a process that does not come, or does not go on, is lost and the others stop."""
+    max_restarts: int = 0
+    """How often training is started anew from its last checkpoint when it crashes."""
+    warm: bool = False
+    """Compile what this command would run, so that the compilation cache has it, and leave."""
+    profile: bool = False
+    """Write a trace of some steps into the run's folder."""
 
 
 def requested_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
@@ -66,6 +92,8 @@ def requested_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     Raises:
       UserError: there is no such thing, or what was asked for contradicts itself.
     """
+    if arguments.max_restarts < 0:
+        raise UserError(f"--max-restarts is {arguments.max_restarts}; it must be 0 or above")
     return _resumed_run(arguments, arguments.resume) if arguments.resume else _new_run(arguments)
 
 
@@ -95,7 +123,22 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     config.check()
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = arguments.runs / f"{config.model}-{config.dataset.replace(':', '-').replace('/', '-')}-{started}"
+    if arguments.folder:
+        folder = arguments.folder
+        _check_same(config, folder)
     return config, folder
+
+
+def _check_same(config: TrainConfig, folder: Path) -> None:
+    """Raises UserError if another run is in the folder; it names what is other."""
+    path = folder / "config.json"
+    if path.is_file():
+        begun = TrainConfig.from_json(path.read_text(encoding="utf-8"))
+        # As it would be read: JSON knows no tuples.
+        asked = TrainConfig.from_json(config.to_json())
+        for field in dataclasses.fields(config):
+            if (ours := getattr(asked, field.name)) != (theirs := getattr(begun, field.name)):
+                raise UserError(f"{folder} was begun with {field.name} {theirs}, not {ours}; choose another --folder")
 
 
 def _task_options(task: str, words: Sequence[str]) -> dict[str, float]:
@@ -115,7 +158,7 @@ def _task_options(task: str, words: Sequence[str]) -> dict[str, float]:
 
 
 _FLAGS = {
-    *("dataset", "steps", "batch_size", "learning_rate", "compute_dtype", "seed"),
+    *("dataset", "steps", "batch_size", "learning_rate", "compute_dtype", "accumulate", "remat", "seed"),
     *("freeze", "layer_decay", "sampler", "workers", "patience"),
 }
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from zoo.chips import PEAK_FLOPS
+
 
 @dataclass(frozen=True)
 class Chip:
@@ -16,11 +18,11 @@ class Chip:
     device_kind: str
 
 
-# Bandwidth and peak: Google Cloud's pages "TPU v5e" and "TPU v6e". The clock is not published; it is the one
+# Bandwidth: Google Cloud's pages "TPU v5e" and "TPU v6e". The clock is not published; it is the one
 # at which the matrix units' multiply-adds a cycle give the published peak (v5e: 4 units of 128x128, v6e: 2 of 256x256).
 CHIPS = {
-    "v5e": Chip("v5e", "v5e:2x2", 1.5e9, 819e9, 197e12, "v5litepod-4", "TPU v5 lite"),
-    "v6e": Chip("v6e", "v6e:2x2", 1.75e9, 1640e9, 918e12, "v6e-4", "TPU v6 lite"),
+    "v5e": Chip("v5e", "v5e:2x2", 1.5e9, 819e9, PEAK_FLOPS["TPU v5 lite"], "v5litepod-4", "TPU v5 lite"),
+    "v6e": Chip("v6e", "v6e:2x2", 1.75e9, 1640e9, PEAK_FLOPS["TPU v6 lite"], "v6e-4", "TPU v6 lite"),
 }
 
 _TWO_CORES = "its programs spread over two cores, and this clock runs one, which sees half of their work"

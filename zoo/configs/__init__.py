@@ -25,6 +25,10 @@ class TrainConfig:
       weight_decay, clip_norm: decoupled weight decay; largest global gradient norm.
       ema_decay: decay a step of the averaged parameters, which are the ones evaluated and published.
       compute_dtype: "float32" or "bfloat16"; parameters and optimizer state stay float32.
+      accumulate: parts that a batch is computed in, one after the other; gradients are averaged before the step. Batch
+        statistics are those of each part.
+      remat: what the backward pass computes anew to save memory: "none", or all but "products" (matrix products and
+        convolutions; Chen et al. 2016, arXiv:1604.06174).
       sampler: how often an epoch has the examples of a class: a name in `zoo.data.resampling.SAMPLERS`.
       workers: processes that make batches, which do not depend on their number; 0 makes them in two threads.
       freeze: the path of a part that stays as it is, or "trunk" for all but the head; batch statistics stay too.
@@ -52,6 +56,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.99
     compute_dtype: str = "float32"
+    accumulate: int = 1
+    remat: str = "none"
     sampler: str = "instance"
     workers: int = 0
     freeze: str = ""
@@ -65,11 +71,13 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises UserError for a value that no run can have."""
-        for name in ("steps", "batch_size", "learning_rate"):
+        for name in ("steps", "batch_size", "learning_rate", "accumulate"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise UserError(f"no compute dtype {self.compute_dtype!r}; there are float32, bfloat16")
+        if self.remat not in ("none", "products"):
+            raise UserError(f"no rematerialisation {self.remat!r}; there are none, products")
         if self.workers < 0:
             raise UserError(f"workers is {self.workers}; it must be 0 or above")
         if not 0 < self.layer_decay <= 1:

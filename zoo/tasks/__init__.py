@@ -28,6 +28,9 @@ class Task(Protocol):
 
     Attributes:
       needs: arrays that the items of its data sets have.
+
+    A loss is the mean of those of equal parts of the batch, and what is drawn for examples has them along its first
+    axis: then each device can compute its own rows'. A task of which this is not so has a true `mixes_examples`.
     """
 
     needs: ClassVar[tuple[str, ...]]

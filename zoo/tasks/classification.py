@@ -49,6 +49,10 @@ class Classification:
     logit_adjustment: float = 0.0
     counts: tuple[int, ...] = ()
 
+    @property
+    def mixes_examples(self) -> bool:
+        return bool(self.mixup or self.cutmix)
+
     def prepared(self, train: Any, held_out: Any) -> tuple["Classification", Any, Any]:
         counts = tuple(int(count) for count in getattr(train, "counts", ()))
         return dataclasses.replace(self, counts=counts), train, held_out

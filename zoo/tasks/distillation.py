@@ -66,6 +66,7 @@ class FramewiseI3D:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("video",)
+    mixes_examples: ClassVar[bool] = True  # the teacher's variance is that of a batch
 
     teacher: str = "i3d_kinetics400"
     feature_weight: float = 1.0
