@@ -75,14 +75,23 @@ def make_train_step(
         del path
         return variable.replace(own_rows(variable.get_value())) if isinstance(variable, nnx.RngKey) else variable
 
-    def loss(params: nnx.State, batch_stats: nnx.State, batch: Any, key: jax.Array):
+    def drawn_anew(key: jax.Array) -> nnx.State:
+        """The network's own random state, which is dropout's: each layer draws by itself, and otherwise each time."""
+        number = jax.random.bits(key)
+
+        def folded(path: Any, variable: nnx.Variable) -> nnx.Variable:
+            del path
+            is_key = isinstance(variable, nnx.RngKey)
+            return variable.replace(jax.random.fold_in(variable.get_value(), number)) if is_key else variable
+
+        return nnx.map_state(folded, random)
+
+    def loss(params: nnx.State, batch_stats: nnx.State, streams: nnx.State, batch: Any, key: jax.Array):
         # Casting inside the loss leaves parameters, gradients and batch statistics in float32.
         cast = jax.tree.map(lambda value: value.astype(compute_dtype), params)
-        if parallel.axis:
-            model = nnx.merge(graph, stopped(cast), batch_stats, nnx.map_state(of_own_rows, random), copy=True)
+        model = nnx.merge(graph, stopped(cast), batch_stats, streams, copy=True)
+        if parallel.axis:  # else one program over the whole mesh sees the whole batch
             model.set_attributes(nnx.BatchNorm, axis_name=parallel.axis, raise_if_not_found=False)
-        else:  # one program over the whole mesh sees the whole batch
-            model = nnx.merge(graph, stopped(cast), batch_stats, random, copy=True)
         value, figures = task.loss(model, batch, key)
         return value, (figures, nnx.state(model, nnx.BatchStat))
 
@@ -91,11 +100,12 @@ def make_train_step(
 
     def gradients_of(params: nnx.State, batch_stats: nnx.State, batch: Any, key: jax.Array, progress: jax.Array):
         """Gradients, batch statistics and figures of what one device sees of a batch, or of a part of one."""
+        streams = drawn_anew(key)
         if parallel.axis:
-            key = own_rows(key)
+            key, streams = own_rows(key), nnx.map_state(of_own_rows, streams)
         told = {**batch, "progress": progress}
         (value, (figures, batch_stats)), gradients = jax.value_and_grad(loss, has_aux=True)(
-            params, batch_stats, told, key
+            params, batch_stats, streams, told, key
         )
         return gradients, batch_stats, {"loss": value, **figures}
 

@@ -58,11 +58,9 @@ class Classification:
         return dataclasses.replace(self, counts=counts), train, held_out
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
-        for_mixing, for_dropout = jax.random.split(key)
-        nnx.reseed(model, dropout=for_dropout)
         x, labels = self._pixels(batch), batch["label"]
         targets = jax.nn.one_hot(labels, self._num_classes(model, x))
-        x, targets = self._mixed(x, targets, for_mixing)
+        x, targets = self._mixed(x, targets, key)
         logits = model(x).astype(jnp.float32)
         top1 = (logits.argmax(-1) == labels).mean()
         targets = optax.smooth_labels(targets, self.label_smoothing)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from zoo.metrics.tagging import global_average_precision
 
@@ -31,7 +30,7 @@ class Tagging:
         return self, train, held_out
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
-        nnx.reseed(model, dropout=key)
+        del key  # dropout is the only chance, and the model's own
         logits = model(batch["features"], batch["frames"]).astype(jnp.float32)
         loss = optax.sigmoid_binary_cross_entropy(logits, batch["classes"]).sum(-1).mean()
         return loss, {"hit1": _hit(logits, batch["classes"]).mean()}
