@@ -36,7 +36,8 @@ def segment(rng: np.random.Generator, start: float) -> VideoSegment:
 def filled(tmp_path_factory) -> tuple[VideoIndex, list[tuple[str, VideoSegment, np.ndarray]]]:
     """Ten files of five segments, and (file, segment, text's vector) of each."""
     folder = tmp_path_factory.mktemp("videos")
-    index, rng, rows = open_or_make(folder.with_name("db"), folder, NAMES), np.random.default_rng(0), []
+    index = open_or_make(tmp_path_factory.mktemp("db"), folder, NAMES)
+    rng, rows = np.random.default_rng(0), []
     for number in range(10):
         file, texts = f"{'ab'[number % 2]}/o'clock {number}.mp4", unit(rng, 5, 4)
         segments = [segment(rng, 10.0 * part) for part in range(5)]

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: written by Orbax in the background, the last few kept, restored to the bit."""
 
 import contextlib
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ class RunCheckpoints:
         """
         with self._told_plainly():
             self.checkpointer.wait()
+            # Orbax's own threads wait for each other for minutes where no folder can be made.
+            tempfile.TemporaryFile(dir=self.folder).close()
             self.checkpointer.save_async(
                 step, _by_path(state), force=True, overwrite=True, custom_metadata={"loader": loader_state}
             )
