@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from benchmarks.pod.slices import Slice
 
-# How often all of an array passes a link of a ring: an all-reduce is a reduce-scatter and an all-gather. In an all-to-all
-# each part goes the shorter way round, a quarter of the ring on average.
+# How often all of an array passes a link of a ring: an all-reduce is a reduce-scatter and an all-gather. In an
+# all-to-all each part goes the shorter way round, a quarter of the ring on average.
 _PASSES = {"all-reduce": 2.0, "all-gather": 1.0, "reduce-scatter": 1.0, "all-to-all": 0.25}
 KINDS = (*_PASSES, "collective-permute")
 
@@ -63,7 +63,7 @@ def seconds(collectives: Iterable[Collective], slice_: Slice) -> float:
 
 
 def collectives_in(program: str, chips: int) -> list[Collective]:
-    """The collectives of a compiled program's HLO text for so many chips, those of a loop's body as often as it runs."""
+    """The collectives in a compiled program's HLO text for so many chips; of a loop's body as often as it runs."""
     computations, entry = _computations(program)
     times: Counter[str] = Counter()
 
@@ -83,9 +83,7 @@ def collectives_in(program: str, chips: int) -> list[Collective]:
             if match := _COLLECTIVE.search(line):
                 group = _group(line, chips)
                 size = _bytes(match[1], match[2], started=bool(match[3]))
-                found.append(
-                    Collective(match[2], size * group if match[2] == "reduce-scatter" else size, group, count)
-                )
+                found.append(Collective(match[2], size * group if match[2] == "reduce-scatter" else size, group, count))
     return found
 
 

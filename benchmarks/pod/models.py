@@ -1,4 +1,4 @@
-"""What is trained on a slice: published architectures at their published resolution, and a generator of a slice's size."""
+"""What is trained on a slice: architectures as published, at their resolution, and a generator of a slice's size."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from zoo.train_step import make_state, make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A training run's config, and the arrays of one example: shape and dtype by name. `batch_size` is a chip's."""
+    """A training run's config, and the arrays of one example: shape and dtype by name."""
 
     config: TrainConfig
     example: Mapping[str, tuple[tuple[int, ...], str]]

@@ -1,0 +1,110 @@
+"""The process that holds the TPU compiler: compiles a training step for a slice, and tells what became of it.
+
+It is apart because libtpu reads its options when it is loaded, and may end the process. Run as
+`python -m benchmarks.pod.worker MODEL SLICE STRATEGY PER_CHIP_BATCH FOLDER`. Each line out is a JSON object: a `stage`
+that begins, at last a `report` or an `error`. Reports are kept in the folder, by the program that was lowered and the
+compiler's version: whatever changes the program or what becomes of it changes the name.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pod.slices import SLICES, Slice
+from benchmarks.tpu_static import CHIPS
+from benchmarks.tpu_static.worker import count, prepare, read_dump
+
+_NEEDS = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path, dump: str, tell: Any) -> dict:
+    """What a training step is on a slice; with a folder that programs are dumped to, the static clock's count, too."""
+    import jax
+    from jax.experimental import topologies
+
+    from benchmarks.pod.collectives import collectives_in
+    from benchmarks.pod.models import abstract_step, trained
+    from zoo.parallel import Parallel
+
+    topology = topologies.get_topology_desc(topology_name=slice_.topology, platform="tpu")
+    parallel = Parallel(strategy, devices=tuple(topology.devices))
+    tell(stage="tracing")
+    of, batch = trained(model).on(parallel, per_chip)
+    with jax.sharding.use_abstract_mesh(parallel.mesh.abstract_mesh):  # some kernels ask which TPU they are for
+        step, state = abstract_step(of, parallel)
+        lowered = parallel.lower(step, *parallel.abstract(state, batch))
+    versions = [importlib.metadata.version(name) for name in ("jax", "libtpu")]
+    key = hashlib.sha256("\n".join([slice_.topology, *versions, lowered.as_text()]).encode()).hexdigest()
+    kept = folder / f"{key[:32]}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    tell(stage="compiling")
+    begun = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not (found := _NEEDS.search(str(error))):
+            raise
+        used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
+        told: dict[str, Any] = {"fits": False, "peak_bytes": used, "limit_bytes": limit}
+    else:
+        memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+        kinds = {
+            "argument_bytes": memory.argument_size_in_bytes,
+            "output_bytes": memory.output_size_in_bytes,
+            "shared_bytes": memory.alias_size_in_bytes,
+            "temporary_bytes": memory.temp_size_in_bytes,
+            "code_bytes": memory.generated_code_size_in_bytes,
+        }
+        collectives = collectives_in(compiled.as_text(), len(topology.devices))
+        told = {
+            "fits": True,
+            # An output that takes an argument's place, as the new state does, needs none of its own.
+            "peak_bytes": sum(kinds.values()) - 2 * kinds["shared_bytes"],
+            **kinds,
+            "flops": cost.get("flops", 0.0),
+            "hbm_bytes": cost.get("bytes accessed", 0.0),
+            "collectives": [dataclasses.asdict(one) for one in collectives],
+        }
+        if dump:
+            tell(stage="counting")
+            told["count"] = count(*read_dump(dump), slice_.chip)
+    told["compile_seconds"] = time.monotonic() - begun
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(told))
+    os.replace(partial, kept)
+    return told
+
+
+def main() -> None:
+    model, name, strategy, per_chip, folder = sys.argv[1:]
+    slice_ = SLICES[name]
+    with tempfile.TemporaryDirectory() as dump:
+        prepare(slice_.chip, dump)
+        is_judged = slice_.chips == 1 and slice_.chip.name in CHIPS
+        if not is_judged:
+            del os.environ["LIBTPU_INIT_ARGS"]
+        answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # the compiler prints what it likes; only answers go to whom we answer
+
+        def tell(**what: Any) -> None:
+            print(json.dumps(what), file=answers, flush=True)
+
+        try:
+            tell(report=report(model, slice_, strategy, int(per_chip), Path(folder), dump if is_judged else "", tell))
+        except Exception as error:  # told to whoever asked, who raises it
+            tell(error=f"{type(error).__name__}: {error}"[:2000])
+
+
+if __name__ == "__main__":
+    main()
