@@ -1,8 +1,8 @@
-"""The pod-slice benchmark with a model that compiles in seconds, "tiny": `python -m tests.pod_tiny compile SLICE STRATEGY`.
+"""The pod-slice benchmark with a model that compiles in seconds, "tiny". Either wants a process of its own:
 
-`compile` is the compiler's process of the benchmark; it prints the report, and the number of the model's parameters.
-`run FOLDER STRATEGY` times eight devices that the CPU pretends to have, as if they were a v5e-8, and puts the table into
-the folder. Both want a process of their own.
+`python -m tests.pod_tiny compile SLICE STRATEGY` is the process that holds the compiler; it prints the report, and the
+number of the model's parameters. `python -m tests.pod_tiny run FOLDER STRATEGY` times eight devices that the CPU
+pretends to have, as if they were a v5e-8, and puts the table into the folder.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 from benchmarks.pod.models import TRAINED, Trained
 
-# In float32, so that gradients are as wide as parameters.
+# In float32, so that gradients are as wide as parameters; each of them is used once in a step.
 TINY = Trained(
     dataclasses.replace(
-        TRAINED["convlstm"].config,
-        options={"widths": (8,), "kernel_size": 3},
-        task_options={"context": 2},
+        TRAINED["video_gen"].config,
+        options={"widths": (32,), "patch": 4},
+        task_options={"clip_shape": (2, 16, 16, 1)},
         compute_dtype="float32",
     ),
-    {"video": ((4, 16, 16, 1), "uint8")},
+    {"video": ((2, 16, 16, 1), "uint8"), "classes": ((10,), "float32")},
 )
 
 
@@ -34,12 +34,12 @@ def compile_it(name: str, strategy: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = ["worker", "tiny", name, strategy, "2", folder]
         worker.main()
-    from zoo import registry
-
-    import jax  # isort: skip
+    import jax
     from flax import nnx
 
-    model = nnx.eval_shape(lambda: registry.create("convlstm", **TINY.config.options))
+    from zoo import registry
+
+    model = nnx.eval_shape(lambda: registry.create("video_gen", **TINY.config.options))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     print(json.dumps({"parameters": count}), flush=True)
 

@@ -5,11 +5,12 @@ are computed twice. This one is what the model asks for: the numerator of model 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def flops(function: Callable[..., Any], *shapes: Any) -> float:
@@ -26,11 +27,21 @@ def _of(jaxpr: Any) -> float:
         elif name == "conv_general_dilated":
             total += _convolution(equation)
         else:
-            inner = [_of(called) for called in jax.core.jaxprs_in_params(equation.params)]
+            inner = [_of(called) for called in _called(equation.params)]
             # Of a choice one branch runs.
             one = max(inner, default=0.0) if name == "cond" else sum(inner)
             total += equation.params.get("length", 1) * one if name == "scan" else one
     return total
+
+
+def _called(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
+    """The programs within an equation: bodies, branches, what is jitted."""
+    for value in params.values():
+        for one in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(one, ClosedJaxpr):
+                yield one.jaxpr
+            elif isinstance(one, Jaxpr):
+                yield one
 
 
 def _product(equation: Any) -> float:

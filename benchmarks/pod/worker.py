@@ -30,16 +30,22 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
     """What a training step is on a slice; with a folder that programs are dumped to, the static clock's count, too."""
     import jax
     from jax.experimental import topologies
+    from jax.sharding import AxisType
 
     from benchmarks.pod.collectives import collectives_in
     from benchmarks.pod.models import abstract_step, trained
     from zoo.parallel import Parallel
 
-    topology = topologies.get_topology_desc(topology_name=slice_.topology, platform="tpu")
+    # Both cores of a v4 as one device, as on its machines; of other chips that is so anyway.
+    cores = {"chip_config_name": "megacore"} if slice_.chip.name == "v4" else {}
+    topology = topologies.get_topology_desc(topology_name=slice_.topology, platform="tpu", **cores)
     parallel = Parallel(strategy, devices=tuple(topology.devices))
     tell(stage="tracing")
     of, batch = trained(model).on(parallel, per_chip)
-    with jax.sharding.use_abstract_mesh(parallel.mesh.abstract_mesh):  # some kernels ask which TPU they are for
+    mesh = parallel.mesh.abstract_mesh  # some kernels ask which TPU they are for
+    if strategy == "pmap":  # which makes a mesh of its own
+        mesh = mesh.update((mesh.size,), (parallel.axis,), (AxisType.Auto,))
+    with jax.sharding.use_abstract_mesh(mesh):
         step, state = abstract_step(of, parallel)
         lowered = parallel.lower(step, *parallel.abstract(state, batch))
     versions = [importlib.metadata.version(name) for name in ("jax", "libtpu")]

@@ -1,4 +1,4 @@
-"""The pod-slice benchmark: names and mistakes, collectives, arithmetic, curves, and one step really compiled and timed."""
+"""The pod-slice benchmark: names, mistakes, collectives, arithmetic, curves; and a step compiled, and one timed."""
 
 import importlib.util
 import json
@@ -37,7 +37,7 @@ def test_a_mistake_is_told_before_anything_is_compiled(arguments, why):
 
 
 def test_a_slice_that_is_not_here_is_told():
-    with pytest.raises(UserError, match="v5e-256 is 256 TPU v5 lite, here are .* cpu; --compile-only estimates"):
+    with pytest.raises(UserError, match=r"v5e-256 is 256 TPU v5 lite, here are .* cpu; --compile-only estimates"):
         check_here(slice_called("v5e-256"))
 
 
@@ -136,7 +136,7 @@ def test_products_are_those_that_xla_counts(strides, padding, dilation):
         return jnp.sum(y)
 
     shapes = jax.ShapeDtypeStruct((2, 11, 13, 8), jnp.float32), jax.ShapeDtypeStruct((3, 3, 8, 16), jnp.float32)
-    gradient = jax.grad(loss, argnums=(0, 1))
+    gradient = jax.value_and_grad(loss, argnums=(0, 1))
     counted = jax.jit(gradient).lower(*shapes).cost_analysis()["flops"]
     assert arithmetic.flops(gradient, *shapes) == pytest.approx(counted, rel=0.02)
 
@@ -219,11 +219,10 @@ def test_what_does_not_fit_is_a_row(answers):
     assert (whole["fits"], whole["peak_gb"], whole["step_ms"]) == ("no", "20.000", "")
 
 
-def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
+def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: name)
-    monkeypatch.setattr(compiled.sys, "executable", "/bin/sh")
     monkeypatch.setattr(compiled.subprocess, "Popen", slow(compiled.subprocess.Popen, "sleep 60"))
-    with pytest.raises(compiled.LateError, match="not compiled within 0.2 seconds; give more with --patience"):
+    with pytest.raises(compiled.LateError, match=r"not compiled within 0\.2 seconds; give more with --patience"):
         compiled.compiled("convlstm", slice_called("v5e-4"), "jit", 8, patience=0.2)
 
 
@@ -255,9 +254,9 @@ def test_chips_tell_each_other_their_gradients_and_no_more(strategy):
     *_, told, model = map(json.loads, told_by("compile", "v5e-4", strategy).splitlines())
     collectives = [Collective(**one) for one in told["report"]["collectives"]]
     assert {(one.kind, one.chips) for one in collectives} == {("all-reduce", 4)}
-    # Beside them the step's figures, a few numbers.
+    # Beside them the step's figures, and a few sums of activations under jit.
     figures = sum(one.bytes * one.times for one in collectives) - 4 * model["parameters"]
-    assert 0 <= figures <= 64
+    assert 0 <= figures <= 512
 
 
 @pytest.mark.slow
