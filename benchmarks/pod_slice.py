@@ -91,7 +91,7 @@ def estimate(arguments: Arguments, slice_: Slice, strategies: Iterable[str]) -> 
         if arguments.sweep:
             tried = sweep(compiled_with, arguments.per_chip_batch)
             rows = [
-                row(arguments.model, strategy, "memory", slice_.chips, per_chip) | compiled_cells(program)
+                row(arguments.model, strategy, "memory", slice_.chips, per_chip) | compiled_cells(program, slice_)
                 for per_chip, program in sorted(tried.items())
             ]
             results.keep(file, header, rows)
@@ -131,7 +131,7 @@ def told(file: Path, header: str, made: list[Row]) -> None:
 def strategy_rows(arguments: Arguments, slice_: Slice, strategy: str, program: dict[str, Any]) -> list[Row]:
     """Weak and strong scaling up to the slice; where no time can be told, the slice's memory and collectives alone."""
     model, per_chip = arguments.model, arguments.per_chip_batch
-    whole = row(model, strategy, "weak", slice_.chips, per_chip) | compiled_cells(program)
+    whole = row(model, strategy, "weak", slice_.chips, per_chip) | compiled_cells(program, slice_)
     if not program["fits"]:
         return [whole]
     collectives = [Collective(**one) for one in program["collectives"]]

@@ -45,9 +45,13 @@ def compile_it(name: str, strategy: str) -> None:
 
 
 def run_it(folder: str, strategy: str) -> None:
+    import jax
+
     from benchmarks import pod_slice, tables
     from benchmarks.pod import measured
 
+    # Machine code is not polished: it compiles far longer than it runs.
+    jax.config.update("jax_disable_most_optimizations", True)
     tables.RESULTS = Path(folder)
     measured.check_here = lambda slice_: None
     measured.STEPS = 2

@@ -46,7 +46,7 @@ _CLIP = (16, 256, 256, 3)
 
 TRAINED = {
     # Of a slice's size: RGB clips of 16x256x256 in patches of 4x4, three levels of 256, 512 and 1024 features, two
-    # attention blocks over the 4x16x16 places of the coarsest: 77M parameters.
+    # attention blocks over the 4x16x16 places of the coarsest: 65M parameters.
     "video_gen": Trained(
         _config(
             "video_gen",

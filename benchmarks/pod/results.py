@@ -33,6 +33,7 @@ FIELDS = (
     "shared_gb",
     "temporary_gb",
     "code_gb",
+    "hbm_gb",
     "model_tflop",
     "xla_tflop",
     "xla_hbm_gb",
@@ -42,7 +43,7 @@ FIELDS = (
     "first_step_seconds",
     "by",
 )
-_SHOWN = (*KEY, "global_batch", *FIELDS[6:15], "temporary_gb")
+_SHOWN = (*KEY, *FIELDS[len(KEY) : FIELDS.index("argument_gb")], "temporary_gb", "hbm_gb")
 
 type Row = dict[str, Any]
 
@@ -91,11 +92,12 @@ def point_cells(point: Point, flops: float, slice_: Slice, efficiency: float | N
     return cells | ({"efficiency": f"{efficiency:.3f}"} if efficiency is not None else {})
 
 
-def compiled_cells(program: Mapping[str, Any]) -> Row:
-    """Memory of a chip in 10^9 bytes, and what XLA counts."""
+def compiled_cells(program: Mapping[str, Any], slice_: Slice) -> Row:
+    """Memory of a chip in 10^9 bytes, by kind and of how much there is, and what XLA counts."""
     kinds = ("peak", "argument", "output", "shared", "temporary", "code")
     cells = {f"{kind}_gb": f"{program[f'{kind}_bytes'] / 1e9:.3f}" for kind in kinds if f"{kind}_bytes" in program}
-    cells |= {"fits": "yes" if program["fits"] else "no", "compile_seconds": f"{program['compile_seconds']:.0f}"}
+    cells |= {"fits": "yes" if program["fits"] else "no", "hbm_gb": f"{slice_.chip.hbm_bytes / 1e9:.0f}"}
+    cells["compile_seconds"] = f"{program['compile_seconds']:.0f}"
     if program["fits"]:
         cells["xla_tflop"] = f"{program['flops'] / 1e12:.4f}"
         cells["xla_hbm_gb"] = f"{program['hbm_bytes'] / 1e9:.2f}"

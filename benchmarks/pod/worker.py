@@ -83,7 +83,8 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
         }
         if dump:
             tell(stage="counting")
-            told["count"] = count(*read_dump(dump), slice_.chip)
+            counted = count(*read_dump(dump), slice_.chip)
+            told["count"] = counted | {"by_operation": counted["by_operation"][:20]}
     told["compile_seconds"] = time.monotonic() - begun
     folder.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
