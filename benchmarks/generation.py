@@ -92,6 +92,7 @@ def _generator(name: str) -> VideoGenerator:
         return load(name)
     config, model = publish.trained(Path(name))
     told = experiment.CARDS["video_gen_moving_digits"] | {"metrics": {}, "parameters": 0, "flops": 0}
+    told["preprocessing"] = told["preprocessing"] | {"time_mean": config.task_options["time_mean"]}
     options = {"name": name, "arch": config.model, "options": config.options}
     return VideoGenerator(ModelCard(source=WeightSource("checkpoint", {}), **options, **told), model)
 

@@ -94,7 +94,7 @@ def peers(torch_python: str, threads: int, caches: Path) -> Iterator[tuple[Peer,
     eigen = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
     ours_alone = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": eigen, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     theirs_alone = {"TORCHINDUCTOR_CACHE_DIR": str(caches)}
-    with contextlib.ExitStack() as stack, _kept_to(threads):
+    with contextlib.ExitStack() as stack, kept_to(threads):
         program = shutil.which(torch_python)
         if program is None:
             raise UserError(f"--torch-python {torch_python} is no program here; give the Python of an environment")
@@ -120,7 +120,7 @@ def processors() -> list[int]:
 
 
 @contextlib.contextmanager
-def _kept_to(threads: int) -> Iterator[None]:
+def kept_to(threads: int) -> Iterator[None]:
     """This thread, and the processes that it starts, on the last processors: the system likes to work on the first."""
     if not hasattr(os, "sched_setaffinity"):
         yield

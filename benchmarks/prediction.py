@@ -6,25 +6,21 @@ should be worse than. The table goes to benchmarks/results/prediction-moving-dig
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from flax import nnx
 from rich.console import Console
-from rich.progress import track
 
 from benchmarks import tables
 from zoo import command_line, publish
-from zoo.data.moving_digits import MOVING_MNIST, TEST_SEQUENCES, TEST_SHA256, MovingDigits
-from zoo.metrics.frames import FIGURES, figures
+from zoo.configs.convlstm_moving_digits import SEES
+from zoo.data.moving_digits import TEST_SEQUENCES, TEST_SHA256
+from zoo.metrics.frames import FIGURES
+from zoo.prediction_errors import ByFrame, errors_of_baselines, errors_of_model, held_out
 from zoo.predictor import load
-from zoo.tasks.prediction import BASELINES, Prediction, to_unit
 
 FILE = tables.RESULTS / "prediction-moving-digits.csv"
 FIELDS = ("model", "frame", *FIGURES)
-_BATCH = 20
-_CONTEXT = 10
+_CONTEXT = _HORIZON = SEES["num_frames"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,47 +35,33 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.prediction")
-    source = MovingDigits("test", **MOVING_MNIST)
-    videos = np.stack([source[index]["video"] for index in range(arguments.sequences)])
+    videos = held_out("moving_digits", arguments.sequences, SEES, channels=1)
+    found = {f"baseline {name}": errors for name, errors in errors_of_baselines(videos, _CONTEXT).items()}
+    for name in arguments.models:
+        found[Path(name).name] = errors_of_model(_model(name), videos, _CONTEXT, name)
     table = tables.read(FILE, "model", "frame")
-    asked: dict[str, Any] = {f"baseline {name}": guess for name, guess in BASELINES.items()}
-    asked |= {Path(name).name: _model(name) for name in arguments.models}
-    for name, model in asked.items():
-        for frame, row in enumerate(_by_frame(name, model, videos), 1):
-            table[name, str(frame)] = row
-    mean = [row for (_, frame), row in table.items() if frame == "mean"]
+    for name, errors in found.items():
+        for row in _rows(name, errors):
+            table[name, row["frame"]] = row
     what = f"{arguments.sequences} sequences of the test set {TEST_SHA256[:12]}, 10 frames seen, 10 predicted"
     tables.write(FILE, what, FIELDS, table.values())
-    for row in mean:
-        Console().print("  ".join(f"{key} {value}" for key, value in row.items()))
+    for (_, frame), row in table.items():
+        if frame == "mean":
+            Console().print("  ".join(f"{key} {value}" for key, value in row.items()))
 
 
 def _model(name: str) -> nnx.Module:
     return publish.trained(Path(name))[1] if Path(name).is_dir() else load(name).model
 
 
-def _by_frame(name: str, model: Any, videos: np.ndarray) -> list[dict[str, str]]:
+def _rows(name: str, errors: ByFrame) -> list[dict[str, str]]:
     """A row for each predicted frame, and their mean."""
-    task = Prediction(context=_CONTEXT)
-    if isinstance(model, nnx.Module):
-        graph, state = nnx.split(model)
-        measure = jax.jit(lambda video: task.by_horizon(nnx.merge(graph, state), video))
-    else:
-        measure = jax.jit(lambda video: _of_baseline(model, video))
-    parts = [measure(part) for part in track(np.split(videos, len(videos) // _BATCH), description=name)]
-    told = {figure: np.concatenate([part[figure] for part in parts]).mean(axis=0) for figure in FIGURES}
-    frames = [*map(str, range(1, videos.shape[1] - _CONTEXT + 1)), "mean"]
-    columns = {figure: [*values, values.mean()] for figure, values in told.items()}
+    frames = [*map(str, range(1, _HORIZON + 1)), "mean"]
+    columns = {figure: [*values, values.mean()] for figure, values in errors.items()}
     return [
         {"model": name, "frame": frame, **{figure: f"{values[place]:.4f}" for figure, values in columns.items()}}
         for place, frame in enumerate(frames)
     ]
-
-
-def _of_baseline(guess: Any, video: jax.Array) -> dict[str, jax.Array]:
-    frames = to_unit(video)
-    context, truth = frames[:, :_CONTEXT], frames[:, _CONTEXT:]
-    return figures(guess(context, truth.shape[1]), truth)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The future of a video, asked of a small ConvLSTM."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,9 @@ from flax import nnx
 
 import zoo
 from tests import clips
-from zoo import configs, kernels, publish, registry, run_log, train
+from zoo import configs, evaluate, kernels, publish, registry, run_log, train
 from zoo.configs.convlstm_moving_digits import card
+from zoo.data.video_clips import VideoClips
 from zoo.errors import UserError
 from zoo.frame_predictor import FramePredictor
 from zoo.registry import ModelCard, WeightSource
@@ -110,6 +113,44 @@ def test_a_run_is_published_and_asked(tmp_path, monkeypatch):
     _, model = publish.trained(tmp_path / "run")
     raw = model(jnp.asarray(moving()[None] / 255, jnp.float32), 20)[0]
     np.testing.assert_allclose(asked.predict_frames(moving(), 20) / 255, np.clip(raw, 0, 1), atol=0.01)
+    evaluated(asked, tmp_path)
+
+
+def evaluated(asked: FramePredictor, tmp_path: Path) -> None:
+    """`zoo evaluate` of a published model on two videos in a folder says what a sum over their pixels does."""
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        frames = rng.integers(0, 256, (30, 64, 80, 3), np.uint8)
+        (tmp_path / "noise" / "val" / "any").mkdir(parents=True, exist_ok=True)
+        clips.write_clip(tmp_path / "noise" / "val" / "any" / f"{number}.mkv", frames, codec="ffv1", fps=10)
+    dataset = f"folder:{tmp_path / 'noise'}"
+    command = ["--model", "convlstm_moving_digits", "--out", str(tmp_path / "out")]
+    evaluate.main([*command, "--dataset", dataset])
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    sees = asked.card.preprocessing | {"num_frames": 20}
+    source = VideoClips(dataset, "test", preprocessing=sees, channels=1)
+    videos = np.stack([source[index]["video"] for index in range(2)]) / 255
+    seen, truth = np.split(videos, [10], axis=1)
+    ahead = np.asarray(asked.model(jnp.asarray(seen, jnp.float32), 10))
+    assert found["mse"] == pytest.approx(np.square(ahead - truth).sum((2, 3, 4)).mean(), rel=1e-4)
+    assert found["mse_last_frame"] == pytest.approx(np.square(seen[:, -1:] - truth).sum((2, 3, 4)).mean(), rel=1e-4)
+    assert found["by_frame"]["mae"] == pytest.approx(np.abs(ahead - truth).sum((2, 3, 4)).mean(0).tolist(), rel=1e-4)
+    assert found["videos"] == 2
+    assert (tmp_path / "out" / "errors.png").stat().st_size > 1000
+
+    with pytest.raises(UserError, match="on the card of convlstm_moving_digits are of moving_digits; leave out"):
+        evaluate.main([*command, "--dataset", dataset, "--verify"])
+    with pytest.raises(UserError, match="--clips 2 is for classifiers; leave it out for convlstm_moving_digits"):
+        evaluate.main([*command, "--clips", "2"])
+    path = tmp_path / "cards" / "convlstm_moving_digits" / "card.json"
+    told = {"dataset": dataset, "videos": 2, "relative_tolerance": 0.005}
+    figures = {name: round(found[name], 6) for name in ("mse", "ssim", "psnr")}
+    path.write_text(dataclasses.replace(asked.card, verification=told, metrics=figures).to_json())
+    evaluate.main([*command, "--verify"])
+    figures["ssim"] *= 1.01
+    path.write_text(dataclasses.replace(asked.card, verification=told, metrics=figures).to_json())
+    with pytest.raises(UserError, match=r"ssim of convlstm_moving_digits is .* more than 0\.5% apart"):
+        evaluate.main([*command, "--verify"])
 
 
 def test_only_networks_with_classes_are_made_with_the_data_s():

@@ -156,14 +156,14 @@ def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
     [
         (
             ["--model", "video_gan"],
-            "no model to train is called 'video_gan'; did you mean video_gen or video_gen_moving_digits?",
+            "no model to train is called 'video_gan'; did you mean video_gen or ",
         ),
         (["--model", "lstm", "--dataset", "digit"], "did you mean digits or digit_motion or"),
         (
             ["--model", "speech_ctc", "--dataset", "digits"],
             "digits has image, label, and no sound, samples, symbols for speech; take another data set",
         ),
-        (["--model", "lstm", "--dataset", "moving_digits"], "data set moving_digits does not fit this experiment"),
+        (["--model", "lstm", "--dataset", "moving_digits"], "has video, classes, and no label for classification"),
         (["--model", "lstm", "--preset", "huge"], "lstm has no preset 'huge'; it has default"),
         (["--model", "lstm", "--steps", "0"], "steps is 0; it must be above 0"),
         (["--model", "lstm", "--compute-dtype", "float8"], "no compute dtype 'float8'"),

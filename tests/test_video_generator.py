@@ -29,10 +29,10 @@ def plain_kernels():
         yield
 
 
-def generator(**changes) -> VideoGenerator:
+def generator(arch: str = "video_gen", options: dict = OPTIONS, **changes) -> VideoGenerator:
     told = CARDS[NAME] | {"preprocessing": DRAWING | changes, "metrics": {}, "parameters": 0, "flops": 0}
-    card = ModelCard(name="small", arch="video_gen", options=OPTIONS, source=WeightSource("checkpoint", {}), **told)
-    model = fresh.network("video_gen", **OPTIONS)
+    card = ModelCard(name="small", arch=arch, options=options, source=WeightSource("checkpoint", {}), **told)
+    model = fresh.network(arch, **options)
     model.eval()
     return VideoGenerator(card, model)
 
@@ -105,6 +105,20 @@ def test_clips_go_on_from_given_frames(small, tmp_path, monkeypatch):
     monkeypatch.setattr(video_generator, "generated", lambda *given: asked.append(given[4:]) or given[4])
     small.generate(3, init=grey)
     np.testing.assert_allclose(asked[0][0][0, :, 0, 0, 0], [100 / 127.5 - 1, 110 / 127.5 - 1, 0, 0], rtol=1e-5)
+    np.testing.assert_array_equal(asked[0][1], [[1, 1, 0, 0]])
+
+
+def test_latents_go_on_from_given_frames(monkeypatch):
+    """Two frames share their latents: of one frame two are made, and of three the last two are seen."""
+    options = {"denoiser_options": {"widths": (32, 32)}, "codec_patch": 2, "codec_widths": (8, 8)}
+    drawn = generator("latent_video_gen", options)
+    frames = np.repeat(np.arange(100, 130, 10, dtype=np.uint8), 16 * 16).reshape(3, 16, 16, 1)
+    alike(drawn.generate(3, init=frames), drawn.generate(3, init=frames[1:]))
+    assert drawn.generate(3, init=frames, frames=3).shape == (1, 3, 16, 16, 1)
+    asked = []
+    monkeypatch.setattr(video_generator, "generated", lambda *given: asked.append(given[4:]) or given[4])
+    drawn.generate(3, init=frames[:1])
+    np.testing.assert_allclose(asked[0][0][0, :, 0, 0, 0], [100 / 127.5 - 1, 100 / 127.5 - 1, 0, 0], rtol=1e-5)
     np.testing.assert_array_equal(asked[0][1], [[1, 1, 0, 0]])
 
 
@@ -207,7 +221,7 @@ def test_a_model_that_nobody_trained_yet_is_no_unknown_one(tmp_path, monkeypatch
 
 def test_a_run_is_published_and_asked(tmp_path, monkeypatch):
     config = dataclasses.replace(
-        configs.experiment(NAME),
+        configs.experiment(NAME, "pixels"),
         options=OPTIONS,
         task_options={"clip_shape": (4, 16, 16, 1), "know_frames": 0.5, "shown": ((1,), (2, 3)), "num_steps": 2},
         dataset_options={"num_frames": 4, "size": 16},

@@ -1,12 +1,14 @@
-"""`zoo evaluate --model M --dataset D`: a published classifier's figures on labelled videos, by a stated protocol.
+"""`zoo evaluate --model M --dataset D`: a published model's figures on held-out videos, by a stated protocol.
 
-The folder `--out` gets a line for each video (answers.jsonl), results.json, confusion.png and, if any could not be
-read, unreadable.txt. The same command goes on where it was stopped, and looks again at what could not be read.
+The folder `--out` gets results.json. Of a classifier it gets a line for each video as well (answers.jsonl),
+confusion.png and, if any could not be read, unreadable.txt: the same command goes on where it was stopped, and looks
+again at what could not be read. Of a network that predicts frames it gets errors.png.
 """
 
 import concurrent.futures
 import dataclasses
 import json
+import math
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,18 +30,20 @@ from zoo.registry import ModelCard
 
 _TOP = 5
 _READ_AHEAD = 2  # videos decoded while one is looked at
+_VIDEOS = 1000  # that predictions are measured on
 _CONFUSED = 20  # classes that the picture shows at most: those with the most mistakes
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Measures a published classifier on labelled videos."""
+    """Measures a published classifier, or network that predicts frames, on held-out videos."""
 
     model: str
-    """A published classifier: see `zoo list`."""
-    dataset: str
+    """A published model for classification or prediction: see `zoo list`."""
+    dataset: str | None = None
     """kinetics400, kinetics600, kinetics700, imagenet, ucf101, folder:DIR (class folders) or csv:FILE (columns path,
-    label)."""
+    label) for a classifier. For prediction one of `zoo train`'s, such as moving_mnist; what the card's figures are of
+    without."""
     data: Path | None = None
     """Where the data set lies, if its name does not say so."""
     split: str = "test"
@@ -62,25 +66,76 @@ def main(argv: list[str]) -> None:
     if arguments.split not in ("train", "test", "all"):
         raise UserError(f"--split {arguments.split} is not known; there are train, test, all")
     card = registry.card(arguments.model)
-    if card.task != "classification":
-        raise UserError(f"{card.name} is made for {card.task}; zoo evaluate takes a model for classification")
-    arguments = _with_views(arguments, card)
-    if arguments.verify:
-        _check_verifiable(arguments, card)
-    videos = labelled_videos(arguments.dataset, arguments.split, arguments.data)
-    places = as_labels(videos.classes, card.labels)
-    out = arguments.out or Path("evaluations") / f"{card.name}-{arguments.dataset.partition(':')[0]}"
-
-    answers = _answers(arguments, videos, out)
-    results = figures(answers, videos, places) | {"protocol": _protocol(arguments, card), "snapshot": videos.snapshot}
+    measures = {"classification": _classification, "prediction": _prediction}
+    if card.task not in measures:
+        raise UserError(f"{card.name} is made for {card.task}; zoo evaluate takes a model for {' or '.join(measures)}")
+    if arguments.verify and card.verification is None:
+        raise UserError(f"the card of {card.name} states no protocol and tolerance, without which --verify cannot fail")
+    results, out = measures[card.task](arguments, card)
     _write(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    _draw(answers, videos, places, card.labels, out / "confusion.png")
     if arguments.json:
         print(json.dumps(results, ensure_ascii=False))
     else:
         _print(arguments, results, out)
     if arguments.verify:
         _verify(card, results)
+
+
+def _classification(arguments: Arguments, card: ModelCard) -> tuple[dict[str, Any], Path]:
+    if arguments.dataset is None:
+        raise UserError(f"say what {card.name} is to be measured on with --dataset, such as folder:DIR")
+    arguments = _with_views(arguments, card)
+    if arguments.verify:
+        _check_verifiable(arguments, card)
+    videos = labelled_videos(arguments.dataset, arguments.split, arguments.data)
+    places = as_labels(videos.classes, card.labels)
+    out = _out(arguments, card, arguments.dataset)
+    answers = _answers(arguments, videos, out)
+    results = figures(answers, videos, places) | {"protocol": _protocol(arguments, card), "snapshot": videos.snapshot}
+    _draw(answers, videos, places, card.labels, out / "confusion.png")
+    return results, out
+
+
+def _prediction(arguments: Arguments, card: ModelCard) -> tuple[dict[str, Any], Path]:
+    told = card.verification or {}
+    dataset = arguments.dataset or told.get("dataset")
+    if dataset is None:
+        raise UserError(f"say what {card.name} is to be measured on with --dataset, such as moving_digits")
+    if arguments.verify and dataset != told["dataset"]:
+        raise UserError(f"the figures on the card of {card.name} are of {told['dataset']}; leave out --dataset")
+    wrong = [flag for flag in ("clips", "crops") if getattr(arguments, flag) is not None]
+    if wrong or arguments.split != "test":
+        flag = wrong[0] if wrong else "split"
+        raise UserError(f"--{flag} {getattr(arguments, flag)} is for classifiers; leave it out for {card.name}")
+    from zoo import prediction_errors  # after the mistakes that can be told without waiting for JAX
+    from zoo.predictor import load
+
+    context = card.preprocessing["num_frames"]
+    options = {"data": str(arguments.data)} if arguments.data else {}
+    model = load(card.name).model
+    count = told.get("videos", _VIDEOS)
+    videos = prediction_errors.held_out(dataset, count, card.preprocessing, model.channels, **options)
+    errors = prediction_errors.errors_of_model(model, videos, context, card.name)
+    baselines = prediction_errors.errors_of_baselines(videos, context)
+    out = _out(arguments, card, dataset)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+    prediction_errors.draw({card.name: errors, **baselines}, out / "errors.png")
+    results = {
+        "videos": len(videos),
+        **{name: float(values.mean()) for name, values in errors.items()},
+        **{f"mse_{name}": float(values["mse"].mean()) for name, values in baselines.items()},
+        "by_frame": {name: values.tolist() for name, values in errors.items()},
+        "protocol": f"{context} frames seen, {context} predicted, means over these",
+        "snapshot": f"the first {len(videos)} videos of {dataset}, split test",
+    }
+    return results, out
+
+
+def _out(arguments: Arguments, card: ModelCard, dataset: str) -> Path:
+    return arguments.out or Path("evaluations") / f"{card.name}-{dataset.partition(':')[0]}"
 
 
 def _with_views(arguments: Arguments, card: ModelCard) -> Arguments:
@@ -96,8 +151,7 @@ def _with_views(arguments: Arguments, card: ModelCard) -> Arguments:
 
 def _check_verifiable(arguments: Arguments, card: ModelCard) -> None:
     told = card.verification
-    if told is None:
-        raise UserError(f"the card of {card.name} states no protocol and tolerance, without which --verify cannot fail")
+    assert told is not None
     if (arguments.clips, arguments.crops) != (told["clips"], told["crops"]):
         views = f"{told['clips']} clips x {told['crops']} crops"
         raise UserError(f"the figures on the card of {card.name} are of {views}; leave out --clips and --crops")
@@ -215,20 +269,26 @@ def figures(answers: Sequence[Mapping[str, Any]], videos: LabelledVideos, places
 
 
 def _verify(card: ModelCard, results: Mapping[str, Any]) -> None:
-    """Says so if the card's figures came out, be they shares of 1 or published in per cent.
+    """Says so if the card's figures came out; shares of 1 may have been published in per cent.
 
     Raises:
       UserError: one did not.
     """
     assert card.verification is not None
-    tolerance = card.verification["tolerance"]
-    for name in ("top1", "top5"):
-        if name in card.metrics or f"published_{name}" in card.metrics:
-            expected = card.metrics[name] if name in card.metrics else card.metrics[f"published_{name}"] / 100
-            both = f"{name} of {card.name} is {results[name]:.4f} and its card says {expected:.4f}"
-            if abs(results[name] - expected) > tolerance:
-                raise UserError(f"{both}, more than {tolerance} apart; the card's protocol says how it was measured")
-            print(f"verified: {both}, no more than {tolerance} apart", file=sys.stderr)
+    # Errors have units of all sizes, shares have not.
+    relative = card.verification.get("relative_tolerance", 0.0)
+    tolerance = card.verification.get("tolerance", 0.0)
+    most = f"{100 * relative:g}%" if relative else tolerance
+    published = {
+        name: card.metrics[f"published_{name}"] / 100 for name in results if f"published_{name}" in card.metrics
+    }
+    for name, expected in (published | card.metrics).items():
+        if name not in results:
+            continue
+        both = f"{name} of {card.name} is {results[name]:.4f} and its card says {expected:.4f}"
+        if not math.isclose(results[name], expected, rel_tol=relative, abs_tol=tolerance):
+            raise UserError(f"{both}, more than {most} apart; the card's protocol says how it was measured")
+        print(f"verified: {both}, no more than {most} apart", file=sys.stderr)
 
 
 def _draw(

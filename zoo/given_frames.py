@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from zoo.data.decode import open_video
 from zoo.data.sampling import at_rate
-from zoo.data.transforms import Preprocessing
+from zoo.data.transforms import Preprocessing, grey
 from zoo.errors import UserError
 
 
@@ -25,10 +24,7 @@ def given_frames(video: Any, preprocess: Preprocessing, channels: int) -> np.nda
     frames = _checked(np.asarray(video)) if hasattr(video, "__array__") else _decoded(video, preprocess)
     if frames.shape[-1] == channels:
         return frames
-    if channels == 3:
-        return np.repeat(frames, 3, axis=-1)
-    grey = [np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]
-    return np.array(grey, np.uint8).reshape(*frames.shape[:-1], 1)
+    return np.repeat(frames, 3, axis=-1) if channels == 3 else grey(frames)
 
 
 def _decoded(video: Any, preprocess: Preprocessing) -> np.ndarray:

@@ -89,7 +89,7 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
             options=options,
             source=WeightSource(kind="checkpoint", files=files, beneath=dict(config.start) or None),
             parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
-            flops=flops(model, *_seen(told, getattr(model, "channels", getattr(model, "num_mels", 3)))),
+            flops=flops(model, *_seen(told, model)),
         )
         (new / "card.json").write_text(card.to_json(), encoding="utf-8")
     return card
@@ -113,16 +113,21 @@ def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
     return config, model
 
 
-def _seen(told: Mapping[str, Any], channels: int) -> list[tuple[int, ...]]:
+def _seen(told: Mapping[str, Any], model: Any) -> list[tuple[int, ...]]:
     """The shapes of what the network sees: a frame, a second of sound, or a clip with what a generator is told."""
     sees = told["preprocessing"]
+    channels = getattr(model, "channels", getattr(model, "num_mels", 3))
     if "vocabulary" in sees:
         return [(1, SAMPLE_RATE // HOP // STRIDE * STRIDE, channels)]
     side = sees["size"] if "size" in sees else sees["crop"]
     if "num_frames" not in sees:
         return [(1, side, side, channels)]
     clip = (1, sees["num_frames"], side, side, channels)
-    return [clip, (1,), (1, len(told["labels"])), clip[:2]] if told["task"] == "generation" else [clip]
+    if told["task"] != "generation":
+        return [clip]
+    if hasattr(model, "encode"):
+        clip = nnx.eval_shape(lambda: model.encode(jnp.zeros(clip))).shape
+    return [clip, (1,), (1, len(told["labels"])), clip[:2]]
 
 
 def _leave_out(tree: dict[str, Any], path: tuple[str, ...], part: dict[str, Any]) -> None:

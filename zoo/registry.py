@@ -56,8 +56,9 @@ class ModelCard:
     `options` are the arguments of `zoo.create(arch, ...)`; `preprocessing` those of the task's preprocessing
     (`zoo.data.transforms.Preprocessing` for classification). `parameters` is a count; `flops` counts one clip's forward
     pass, a multiply-add as two. `metrics` maps a figure's name to its value and `protocol` says how it was measured.
-    `verification` is there where `zoo evaluate --verify` can measure a classifier's figures again: `clips` and `crops`
-    of a video, whose sizes and frame rate are those of `preprocessing`, and `tolerance`, by which a share may differ.
+    `verification` is there where `zoo evaluate --verify` can measure the figures again. Of a classifier it has `clips`
+    and `crops` of a video, whose sizes and frame rate are those of `preprocessing`, and `tolerance`, by which a share
+    may differ; of a network that predicts frames the `dataset`, how many of its `videos`, and `relative_tolerance`.
     """
 
     name: str

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoo import configs, registry
 from zoo.configs import TrainConfig
+from zoo.data import options_of
 from zoo.data.labelled_videos import is_labelled_videos
 from zoo.errors import UserError
 from zoo.fine_tuning import fine_tuning
@@ -108,6 +109,10 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
         raise UserError("--init is for --model with --dataset folder:DIR, csv:FILE, kinetics400 or the like")
     else:
         config = configs.experiment(name, arguments.preset)
+        if arguments.dataset:  # of what the experiment tells its own data, another one takes what it knows
+            known = options_of(arguments.dataset)
+            told = {option: value for option, value in config.dataset_options.items() if option in known}
+            config = dataclasses.replace(config, dataset_options=told)
         if arguments.data:
             lies = config.dataset_options | {"data": str(arguments.data)}
             config = dataclasses.replace(config, dataset_options=lies)

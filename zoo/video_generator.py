@@ -147,7 +147,11 @@ class VideoGenerator(Predictor):
         frames = given_frames(init, decoding, channels)[-sees.known_frames :]
         if not len(frames):
             raise UserError(f"a video without frames is too short for {self.card.name} to go on from; give 1 or more")
-        return frames
+        # Where frames share their latents, of too few the first stands still, and of too many it is left out.
+        together = getattr(self.model, "frames_a_step", 1)
+        missing = max(0, together - len(frames))
+        frames = np.concatenate([np.repeat(frames[:1], missing, axis=0), frames])
+        return frames[len(frames) % together :]
 
     def _windows(
         self,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from zoo.data import digit_sheet, loader, open_dataset
 from zoo.data.digits import handwritten_digits
-from zoo.data.moving_digits import MOVING_MNIST, TEST_SEQUENCES, TEST_SHA256, MovingDigits, bounce
+from zoo.data.moving_digits import MOVING_MNIST, TEST_SEQUENCES, TEST_SHA256, MovingDigits, bounce, rebound
 from zoo.errors import UserError
 
 
@@ -127,9 +127,50 @@ def test_the_protocol_of_moving_mnist(a_sheet):
         assert abs(farthest - 3 * 3.6) < 1.5
 
 
+def test_a_wall_gives_another_way_by_chance():
+    """A point goes straight on until it stands at a wall, and leaves that into the room as it was told to."""
+    told = iter(np.random.default_rng(0).uniform(-3, 3, (60, 1, 2)))
+    drawn = []
+
+    def anew():
+        drawn.append(next(told))
+        return drawn[-1]
+
+    start, velocity, room = np.array([[3.0, 5.0]]), np.array([[-1.0, 2.0]]), 9.0
+    path = rebound(start, velocity, 50, room, anew)[:, 0]
+    assert (path >= 0).all()
+    assert (path <= room).all()
+    steps, hits = np.diff(path, axis=0), 0
+    for time in range(1, 49):
+        ahead, at_wall = path[time + 1], (path[time] == 0) | (path[time] == room)
+        ends_inside = (ahead > 0) & (ahead < room)  # else a step is as long as there is room
+        if not at_wall.any():
+            np.testing.assert_allclose(steps[time][ends_inside], steps[time - 1][ends_inside], atol=1e-9)
+            continue
+        hits += 1
+        new = drawn[time - 1][0]
+        expected = np.where(at_wall, np.where(path[time] == 0, 1, -1) * np.abs(new), new)
+        np.testing.assert_allclose(steps[time][ends_inside], expected[ends_inside], atol=1e-9)
+    assert hits > 5
+
+
+def test_stochastic_digits_leave_the_walls_at_other_speeds(a_sheet):
+    alone = open_dataset("stochastic_moving_digits", "test")
+    again = open_dataset("stochastic_moving_digits", "test")
+    assert (alone[3]["video"] == again[3]["video"]).all()
+    one = MovingDigits("test", **MOVING_MNIST | {"max_digits": 1, "min_digits": 1, "speed": (1, 4), "stochastic": True})
+    lengths = set()
+    for index in range(30):
+        corners = np.array([np.argwhere(frame)[0] for frame in one[index]["video"][..., 0]])
+        assert corners.min() >= 4
+        assert corners.max() <= 40
+        lengths |= {round(float(length)) for length in np.hypot(*(corners[2:] - corners[:-2]).T)}
+    assert len(lengths) > 5
+
+
 def test_other_digits_are_told():
-    with pytest.raises(UserError, match="moving_digits has no digits 'mnist'; it has uci, opencv"):
-        open_dataset("moving_digits", "test", digits="mnist")
+    with pytest.raises(UserError, match="moving_digits has no digits 'letters'; it has uci, opencv, mnist, fashion"):
+        open_dataset("moving_digits", "test", digits="letters")
 
 
 @pytest.mark.slow

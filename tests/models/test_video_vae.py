@@ -18,7 +18,7 @@ def plain_kernels():
 
 
 def coder():
-    return fresh.network("video_vae", widths=(8, 8, 8), latent_channels=3)
+    return fresh.network("video_vae", patch=1, widths=(8, 8, 8), latent_channels=3)
 
 
 def test_nothing_tells_of_later_frames():

@@ -158,6 +158,63 @@ def test_a_clip_does_not_depend_on_those_beside_it():
     np.testing.assert_allclose(alone[0], together[3], rtol=1e-5)
 
 
+class Halves:
+    """A network on latents, each twice the mean of two frames, that takes all to be -2 but what is known."""
+
+    def __init__(self):
+        self.seen = []
+
+    def encode(self, x):
+        return 2 * x.reshape(len(x), -1, 2, *x.shape[2:]).mean(axis=2)
+
+    def decode(self, latents):
+        return jnp.repeat(latents, 2, axis=1) / 2
+
+    def __call__(self, z, time, classes, known):
+        self.seen.append((z.shape, classes, np.asarray(known)))
+        return jnp.full_like(z, -2)
+
+
+def test_latents_are_denoised_in_place_of_frames():
+    """Of black clips, -1, the latents are -2, and there is nothing to learn; those of known frames alone are known."""
+    model = Halves()
+    task = FlowMatching(clip_shape=(8, 2, 2, 1), know_frames=1.0, num_steps=2, guidance=1.0)
+    batch = {"video": np.zeros((500, 8, 2, 2, 1), np.uint8), "classes": np.ones((500, 10), np.float32)}
+    assert task.loss(model, batch, jax.random.key(0))[0] == 0
+    assert task.evaluate(model, batch, jax.random.key(0))["loss"].max() == 0
+    shape, _, known = model.seen[0]
+    assert shape == (500, 4, 2, 2, 1)
+    assert set(known.sum(axis=1)) == {1, 2}, "up to half of four"
+
+    frames = jnp.arange(8).reshape(1, 8, 1, 1, 1) * jnp.ones((1, 8, 2, 2, 1)) / 10
+    keys = jax.random.split(jax.random.key(0), 1)
+    with jax.disable_jit():
+        clip = task.generate(model, jnp.zeros((1, 10)), keys, frames, jnp.array([[1.0, 1, 1, 0, 0, 0, 0, 0]]))
+    np.testing.assert_array_equal(model.seen[-1][2], [[1, 0, 0, 0]])
+    np.testing.assert_allclose(clip[0, :, 0, 0, 0], [0.05, 0.05, -1, -1, -1, -1, -1, -1], atol=1e-6)
+
+
+class Labelled:
+    """Clips of three kinds, of which each has one label."""
+
+    num_classes = 3
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {"video": np.zeros((2, 4, 4, 3), np.uint8), "label": np.asarray(index % 3, np.int32)}
+
+
+def test_labels_serve_as_classes():
+    task, train, _ = FlowMatching(clip_shape=(8, 32, 32, 1), drop_classes=0.0).prepared(Labelled(), Labelled())
+    assert (task.clip_shape, task.num_classes, task.shown) == ((2, 4, 4, 3), 3, ((0,), (1,), (2,), (0, 1)))
+    model = Halves()
+    batch = {name: np.stack([train[index][name] for index in range(4)]) for name in ("video", "label")}
+    task.loss(model, batch, jax.random.key(0))
+    np.testing.assert_array_equal(model.seen[0][1], np.eye(3)[[0, 1, 2, 0]])
+
+
 def test_what_cannot_be_sampled_is_told():
     with pytest.raises(UserError, match="0 steps make no clip; give 1 or more"):
         FlowMatching(clip_shape=(1, 2, 2, 1), num_steps=0)

@@ -5,21 +5,19 @@ python -m zoo.train --model predrnn_pp_moving_digits
 Sized for 30 to 60 minutes on two CPU cores, by its operations beside those of convlstm_moving_digits. Not trained yet.
 """
 
-from zoo.configs.convlstm_moving_digits import card, on_moving_digits
+from zoo.configs.convlstm_moving_digits import card, presets
 
 _STEPS, _BATCH = 1200, 16
 
-PRESETS = {
-    "default": on_moving_digits(
-        "predrnn_pp",
-        {"features": 24, "num_layers": 2, "kernel_size": 3},
-        steps=_STEPS,
-        batch_size=_BATCH,
-        learning_rate=1e-2,
-        evaluate_every=300,
-        checkpoint_every=100,
-    )
-}
+PRESETS = presets(
+    "predrnn_pp",
+    {"features": 24, "num_layers": 2, "kernel_size": 3},
+    steps=_STEPS,
+    batch_size=_BATCH,
+    learning_rate=1e-2,
+    evaluate_every=300,
+    checkpoint_every=100,
+)
 
 CARDS = {
     "predrnn_pp_moving_digits": card(

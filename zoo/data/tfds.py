@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as a source like any other: `--dataset tfds:cifar10`, and UCF-101's videos.
+"""TensorFlow Datasets as a source like any other: `--dataset tfds:cifar10`, MNIST's digits, and stored videos.
 
 Reading a data set that is prepared as ArrayRecord needs no TensorFlow. Preparing one does for most builders, and some
 read only TFRecord: then the `tensorflow` extra helps.
@@ -6,13 +6,16 @@ read only TFRecord: then the `tensorflow` extra helps.
 
 import contextlib
 import dataclasses
+import functools
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data.labelled_videos import LabelledVideos
+from zoo.data.moving_digits import MOVING_MNIST, MovingDigits
 from zoo.data.stored import StoredVideo
 from zoo.errors import UserError
 
@@ -80,11 +83,8 @@ def ucf101(split: str, data: Path | None = None) -> TensorFlowVideos:
 
     if split == "all":
         raise UserError("ucf101 is looked at a split at a time: train or test")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # five lines where TensorFlow is missing
-            builder: Any = module.Ucf101(config=_UCF101, data_dir=data)
-    except ImportError as error:
-        raise UserError("ucf101 is described in TensorFlow's terms: install jax-video-zoo[tensorflow]") from error
+    with _told_without_tensorflow("ucf101"):
+        builder: Any = module.Ucf101(config=_UCF101, data_dir=data)
     _prepare(builder, "ucf101")
     label: Any = tfds.features.FeaturesDict({"label": builder.info.features["label"]})  # no frame is decoded
     raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
@@ -96,6 +96,85 @@ def ucf101(split: str, data: Path | None = None) -> TensorFlowVideos:
         items=builder.as_data_source(split=split),
         frame_rate=_UCF101_RATE,
     )
+
+
+class TensorFlowSequences:
+    """Random-access source of `{"video": uint8 [num_frames, H, W, C], "label": 0}`: videos that are all of one class.
+
+    Args:
+      items: dicts that hold a video, at least as long, under `name`.
+      num_frames: the first ones of each are taken.
+    """
+
+    num_classes = 1
+
+    def __init__(self, items: Any, name: str, num_frames: int):
+        self.items, self.name, self.num_frames = items, name, num_frames
+        length = len(items[0][name])
+        if not 1 <= num_frames <= length:
+            raise UserError(f"these videos have {length} frames, and {num_frames} were asked for")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        frames = np.stack([np.asarray(frame) for frame in self.items[index][self.name][: self.num_frames]])
+        return {"video": frames, "label": np.asarray(0, np.int32)}
+
+
+def moving_mnist(split: str, num_frames: int = 20, data: str | None = None) -> Any:
+    """Moving MNIST: the 10,000 published sequences as "test"; "train" is drawn on the fly from MNIST's digits.
+
+    That is how it was published (Srivastava et al. 2015, arXiv:1502.04681). `data` is tensorflow-datasets' folder.
+
+    Raises:
+      UserError: a data set cannot be fetched or prepared.
+    """
+    if split == "train":
+        return MovingDigits("train", **MOVING_MNIST | {"digits": "mnist", "num_frames": num_frames})
+    from tensorflow_datasets.video import moving_mnist as module
+
+    with _told_without_tensorflow("moving_mnist"):
+        builder: Any = module.MovingMnist(data_dir=data)
+    _prepare(builder, "moving_mnist")
+    return TensorFlowSequences(builder.as_data_source(split="test"), "image_sequence", num_frames)
+
+
+def bair_robot_pushing_small(split: str, num_frames: int = 16, data: str | None = None) -> TensorFlowSequences:
+    """A robot's arm that pushes things about, 64x64 RGB (Ebert et al. 2017, arXiv:1710.05268), by its main camera.
+
+    30 frames each; the literature's protocol sees one or two of the first 16.
+
+    Raises:
+      UserError: the data set cannot be fetched or prepared.
+    """
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder("bair_robot_pushing_small", data_dir=data)
+    _prepare(builder, "bair_robot_pushing_small")
+    return TensorFlowSequences(builder.as_data_source(split=split), "image_main", num_frames)
+
+
+@functools.cache
+def mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST's split "train" (60,000) or "test" (10,000): uint8 images [N, 28, 28] and int32 labels [N].
+
+    Raises:
+      UserError: it cannot be fetched or prepared.
+    """
+    source = TensorFlowDataset("mnist", split, 28, 1)
+    items = [source[index] for index in range(len(source))]
+    return np.stack([item["image"][..., 0] for item in items]), np.stack([item["label"] for item in items])
+
+
+@contextlib.contextmanager
+def _told_without_tensorflow(name: str) -> Iterator[None]:
+    """Some builders describe themselves in TensorFlow's terms, and say in five lines that it is missing."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except ImportError as error:
+        raise UserError(f"{name} is described in TensorFlow's terms: install jax-video-zoo[tensorflow]") from error
 
 
 def _prepare(builder: Any, name: str) -> None:

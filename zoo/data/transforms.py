@@ -141,6 +141,12 @@ class Preprocessing:
         return np.stack([pixels[y : y + self.crop, x : x + self.crop] for y, x in np.round(corners).astype(int)])
 
 
+def grey(frames: np.ndarray) -> np.ndarray:
+    """uint8 RGB [T, H, W, 3] to grey [T, H, W, 1] by ITU-R 601's weights."""
+    pixels = [np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]
+    return np.array(pixels, np.uint8).reshape(*frames.shape[:-1], 1)
+
+
 def _between_pixels(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [H, W, 3] to [height, width, 3], bilinear between the nearest pixels; those at the border go on outside."""
 

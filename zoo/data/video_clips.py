@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.labelled_videos import labelled_videos
-from zoo.data.transforms import Preprocessing
+from zoo.data.transforms import Preprocessing, grey
 from zoo.data.unreadable import Unreadable
 from zoo.errors import UserError
 
@@ -17,7 +17,7 @@ _LARGEST = 1.25  # times the short side that a card resizes to, in training (Sim
 
 
 class VideoClips:
-    """Random-access source of `{"video": uint8 [num_frames, crop, crop, 3], "label": int32}`.
+    """Random-access source of `{"video": uint8 [num_frames, crop, crop, channels], "label": int32}`.
 
     An item is the middle clip of a video as a model's card has it; `draw` gives another one each time. A video that
     cannot be read is noted in `unreadable`, and the next one stands in for it.
@@ -25,6 +25,7 @@ class VideoClips:
     Args:
       name, split, data: as `labelled_videos` takes them.
       preprocessing: a card's: how many frames at which rate, which size, which filter.
+      channels: 3, or 1 for grey.
       mirrored: whether `draw` mirrors every other clip; not where left and right are what a class is about.
 
     Attributes:
@@ -33,13 +34,22 @@ class VideoClips:
       counts: how many videos each class has.
     """
 
-    def __init__(self, name: str, split: str, *, preprocessing: Any, data: str | None = None, mirrored: bool = True):
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        preprocessing: Any,
+        data: str | None = None,
+        channels: int = 3,
+        mirrored: bool = True,
+    ):
         self.videos = labelled_videos(name, split, Path(data) if data else None)
         self.classes, self.num_classes = self.videos.classes, len(self.videos.classes)
         self.labels = np.array(self.videos.labels, np.int32)
         self.counts = self.videos.counts()
         self.preprocessing = Preprocessing(**preprocessing)
-        self.mirrored = mirrored
+        self.channels, self.mirrored = channels, mirrored
         self.unreadable = Unreadable(len(self.videos))
 
     def __len__(self) -> int:
@@ -58,7 +68,8 @@ class VideoClips:
             if number in self.unreadable.messages:
                 continue
             try:
-                return {"video": read(self.videos.video(number)), "label": self.labels[number]}
+                clip = read(self.videos.video(number))
+                return {"video": clip if self.channels == 3 else grey(clip), "label": self.labels[number]}
             except UserError as error:
                 self.unreadable.add(number, str(error))
         raise UserError(f"none of {len(self)} videos can be read: {next(iter(self.unreadable.messages.values()))}")

@@ -76,7 +76,7 @@ def agreement(read: np.ndarray, asked: np.ndarray) -> float:
     return float((read == asked).all(axis=1).mean())
 
 
-def train_reader(sources: Sequence[Any], steps: int = 2000, seed: int = 0) -> DigitReader:
+def train_reader(sources: Sequence[Any], steps: int = 4000, seed: int = 0) -> DigitReader:
     """Trains on single frames, as many of each source; the same each time on the same machine.
 
     Args:

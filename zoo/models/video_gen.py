@@ -1,6 +1,6 @@
 """A space-time U-Net that denoises clips: the network of the flow-matching generator.
 
-Convolutions mix neighbours, in space and in time; at the coarsest level attention runs over all of space-time at once
+Convolutions mix neighbours, in space and in time; at the coarsest levels attention runs over all of space-time at once
 (compare Ho et al. 2022, "Video Diffusion Models", arXiv:2204.03458). Noise level and classes reach every block as a
 scale and shift of its normalised activations.
 """
@@ -65,7 +65,8 @@ class AttentionBlock(nnx.Module):
 class VideoGen(nnx.Module):
     """The denoiser as a U-Net; called as `zoo.models.denoiser_pieces` says.
 
-    H and W must divide by `patch * 2 ** (len(widths) - 1)`, and with `halve_time` T by the latter factor.
+    The coarsest `attention_levels` have attention. H and W must divide by `patch * 2 ** (len(widths) - 1)`, and with
+    `halve_time` T by the latter factor.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class VideoGen(nnx.Module):
         widths: Sequence[int],
         *,
         halve_time: bool,
+        attention_levels: int,
         rngs: nnx.Rngs,
     ):
         self.patch, self.channels, self.num_classes = patch, channels, num_classes
@@ -86,8 +88,8 @@ class VideoGen(nnx.Module):
         down, merge, up = [], [], []
         for i, width in enumerate(widths):
             below = widths[max(i - 1, 0)]
-            coarsest = i == len(widths) - 1
-            mixing = [AttentionBlock(width, features, rngs=rngs) for _ in range(2)] if coarsest else []
+            is_coarse = i >= len(widths) - attention_levels
+            mixing = [AttentionBlock(width, features, rngs=rngs) for _ in range(2)] if is_coarse else []
             down.append(nnx.List([ConvBlock(below, width, features, rngs=rngs), *mixing[:1]]))
             merge.append(nnx.Linear(2 * width, width, rngs=rngs))
             up.append(nnx.List([*mixing[1:], ConvBlock(width, below, features, rngs=rngs)]))
@@ -138,7 +140,9 @@ def video_gen(
     patch: int = 4,
     widths: Sequence[int] = (128, 224),
     halve_time: bool = False,
+    attention_levels: int = 1,
     rngs: nnx.Rngs,
 ) -> VideoGen:
     """The flow-matching generator's space-time U-Net; the defaults fit 8x32x32 clips of moving digits."""
-    return VideoGen(channels, num_classes, patch, tuple(widths), halve_time=halve_time, rngs=rngs)
+    time = {"halve_time": halve_time, "attention_levels": attention_levels}
+    return VideoGen(channels, num_classes, patch, tuple(widths), **time, rngs=rngs)

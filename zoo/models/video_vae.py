@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
-from zoo.models.denoiser_pieces import check_sides
+from zoo.models.denoiser_pieces import check_sides, from_patches, to_patches
 from zoo.models.layers import Conv
 from zoo.registry import register_model
 
@@ -23,7 +23,7 @@ def causal_conv(in_features: int, features: int, *, strides: Sequence[int] = (1,
     Of each s frames it gives one, which sees these and the ones before them.
     """
     time, *space = strides
-    padding = [(3 - time, 0), *((1, 1) if stride == 1 else (1, 0) for stride in space)]
+    padding = ((3 - time, 0), *((1, 1) if stride == 1 else (1, 0) for stride in space))
     return Conv(in_features, features, (3, 3, 3), strides=strides, padding=padding, rngs=rngs)
 
 
@@ -50,14 +50,15 @@ class VideoVAE(nnx.Module):
 
     Attributes:
       shrink: by what T, H and W must divide: 2 for each level but the first, T for those of the coarsest alone, so
-        that no more than two frames share their latents.
+        that no more than two frames share their latents; H and W by `patch`, whose squares are channels of the first
+        level, as well.
     """
 
-    def __init__(self, channels: int, latent_channels: int, widths: Sequence[int], *, rngs: nnx.Rngs):
-        self.channels, self.latent_channels = channels, latent_channels
-        self.shrink = (2, 2 ** (len(widths) - 1), 2 ** (len(widths) - 1))
-        self.strides = [(1, 1, 1), *[(1, 2, 2)] * (len(widths) - 2), (2, 2, 2)]
-        below = [channels, *widths]
+    def __init__(self, channels: int, latent_channels: int, patch: int, widths: Sequence[int], *, rngs: nnx.Rngs):
+        self.channels, self.latent_channels, self.patch = channels, latent_channels, patch
+        self.shrink = (2, patch * 2 ** (len(widths) - 1), patch * 2 ** (len(widths) - 1))
+        self.strides = ((1, 1, 1), *[(1, 2, 2)] * (len(widths) - 2), (2, 2, 2))
+        below = [channels * patch**2, *widths]
         self.down = nnx.List(
             nnx.List([causal_conv(under, width, strides=strides, rngs=rngs), CausalBlock(width, rngs=rngs)])
             for under, width, strides in zip(below, widths, self.strides, strict=False)
@@ -70,7 +71,7 @@ class VideoVAE(nnx.Module):
             nnx.List([CausalBlock(width, rngs=rngs), causal_conv(width, under, rngs=rngs)])
             for under, width in zip(above, widths, strict=False)
         )
-        self.head = nnx.Linear(widths[0], channels, rngs=rngs)
+        self.head = nnx.Linear(widths[0], channels * patch**2, rngs=rngs)
 
     def encode(self, x: Float[jax.Array, "batch time height width channels"]) -> tuple[jax.Array, jax.Array]:
         """The latents' means and log variances.
@@ -79,6 +80,7 @@ class VideoVAE(nnx.Module):
           UserError: a side does not divide by `shrink`.
         """
         check_sides(x.shape, frames=self.shrink[0], pixels=self.shrink[1])
+        x = to_patches(x, self.patch)
         for conv, block in self.down:
             x = block(conv(x))
         mean, log_variance = jnp.split(self.to_latents(x), 2, axis=-1)
@@ -92,7 +94,7 @@ class VideoVAE(nnx.Module):
             for axis, stride in enumerate(strides, 1):
                 x = jnp.repeat(x, stride, axis)
             x = conv(x)
-        return self.head(nnx.silu(x))
+        return from_patches(self.head(nnx.silu(x)), self.patch)
 
     def __call__(
         self, x: Float[jax.Array, "batch time height width channels"]
@@ -102,7 +104,7 @@ class VideoVAE(nnx.Module):
 
 @register_model
 def video_vae(
-    *, channels: int = 1, latent_channels: int = 4, widths: Sequence[int] = (16, 32, 64, 64), rngs: nnx.Rngs
+    *, channels: int = 1, latent_channels: int = 8, patch: int = 4, widths: Sequence[int] = (32, 64), rngs: nnx.Rngs
 ) -> VideoVAE:
-    """The causal video autoencoder; the defaults code 16x64x64 pixels as 8x8x8 places of four numbers."""
-    return VideoVAE(channels, latent_channels, tuple(widths), rngs=rngs)
+    """The causal video autoencoder; the defaults code 16x64x64 pixels as 8x8x8 places of eight numbers."""
+    return VideoVAE(channels, latent_channels, patch, tuple(widths), rngs=rngs)

@@ -16,6 +16,7 @@ from zoo.tasks.detection import Detection
 from zoo.tasks.distillation import FramewiseI3D, WindowedI3D
 from zoo.tasks.generation import FlowMatching
 from zoo.tasks.prediction import Prediction
+from zoo.tasks.reconstruction import Reconstruction
 from zoo.tasks.speech import Speech
 from zoo.tasks.tagging import Tagging
 
@@ -63,6 +64,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "detection": Detection,
     "generation": FlowMatching,
     "prediction": Prediction,
+    "reconstruction": Reconstruction,
     "speech": Speech,
     "tagging": Tagging,
     "windowed_i3d": WindowedI3D,

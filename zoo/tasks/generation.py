@@ -127,6 +127,9 @@ def sample(
 class FlowMatching:
     """Trains a `model(z, time, classes, known)` on batches `{"video": uint8 [B,T,H,W,C], "classes": float [B, N]}`.
 
+    Clips of one class each may have "label", an index `[B]`, in place of "classes". A model that has `encode` and
+    `decode` works on latents, as `zoo.models.latent_video_gen` says.
+
     Args:
       clip_shape: `[T, H, W, C]` of a clip.
       drop_classes: share of clips trained without their classes, for classifier-free guidance.
@@ -139,7 +142,7 @@ class FlowMatching:
       shown: class counts of the clips that `show` draws, one list of classes a clip.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("video", "classes")
+    needs: ClassVar[tuple[str, ...]] = ("video",)
 
     clip_shape: tuple[int, int, int, int]
     num_classes: int = 10
@@ -159,35 +162,49 @@ class FlowMatching:
             raise UserError(f"no sampler is called {self.sampler!r}; there are {', '.join(SAMPLERS)}")
 
     def prepared(self, train: Any, held_out: Any) -> tuple["FlowMatching", Any, Any]:
-        return self, train, held_out
+        """For the data's own clips and classes, of which those are shown that there are."""
+        item = held_out[0]
+        if not {"classes", "label"} & set(item):
+            raise UserError(f"clips with {', '.join(item)}, and no classes or label, cannot be learnt; take other data")
+        count = train.num_classes
+        shown = tuple(clip for clip in self.shown if max(clip) < count)
+        return (
+            dataclasses.replace(self, clip_shape=item["video"].shape, num_classes=count, shown=shown),
+            train,
+            held_out,
+        )
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         for_noise, for_time, for_drop, for_known = jax.random.split(key, 4)
-        x = to_float(batch["video"])
+        x = _data(model, to_float(batch["video"]))
         noise = jax.random.normal(for_noise, x.shape)
         time = jax.nn.sigmoid(self.time_mean + jax.random.normal(for_time, x.shape[:1]))
         kept = jax.random.bernoulli(for_drop, 1 - self.drop_classes, x.shape[:1])
-        known = self._known(len(x), for_known)
-        classes = batch["classes"] * kept[:, None]
+        known = self._known(*x.shape[:2], for_known)
+        classes = self._classes(batch) * kept[:, None]
         error = flow_matching_error(knowing(model, x, known), x, classes, noise, time, self.weight_limit)
         # What is known has no error: the mean is to be that of the other frames.
         return (error / (1 - known.mean(axis=1))).mean(), {}
 
-    def _known(self, count: int, key: jax.Array) -> Float[jax.Array, "batch time"]:
+    def _classes(self, batch: Mapping[str, Any]) -> jax.Array:
+        if "classes" in batch:
+            return jnp.asarray(batch["classes"])
+        return jax.nn.one_hot(batch["label"], self.num_classes)
+
+    def _known(self, count: int, frames: int, key: jax.Array) -> Float[jax.Array, "batch time"]:
         for_share, for_frames = jax.random.split(key)
-        frames = self.clip_shape[0]
         some = jax.random.bernoulli(for_share, self.know_frames, (count,))
         first = some * jax.random.randint(for_frames, (count,), 1, max(frames // 2, 1) + 1)
         return (jnp.arange(frames) < first[:, None]).astype(jnp.float32)
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
         """The training loss with all classes given, at times spread evenly over the distribution's quantiles."""
-        x = to_float(batch["video"])
+        x = _data(model, to_float(batch["video"]))
         noise = jax.random.normal(key, x.shape)
         quantiles = (jnp.arange(len(x)) + 0.5) / len(x)
         time = jax.nn.sigmoid(self.time_mean + jax.scipy.stats.norm.ppf(quantiles))
         denoise = knowing(model, x, jnp.zeros(x.shape[:2]))
-        return {"loss": flow_matching_error(denoise, x, batch["classes"], noise, time, self.weight_limit)}
+        return {"loss": flow_matching_error(denoise, x, self._classes(batch), noise, time, self.weight_limit)}
 
     def generate(self, model: Any, classes: jax.Array, keys: jax.Array, frames: jax.Array, known: jax.Array):
         """Clips float32 `[B, T, H, W, C]` in about [-1, 1].
@@ -195,11 +212,14 @@ class FlowMatching:
         Args:
           classes: counts `[B, num_classes]` of what they show, all zero for "any".
           keys: `[B]`, one a clip, so that a clip does not depend on those beside it.
-          frames, known: see `knowing`.
+          frames, known: see `knowing`. Of latents those are known that tell of known frames alone.
         """
+        pixels, frames = frames, _data(model, frames)
+        known = known.reshape(len(known), frames.shape[1], -1).min(axis=2)
         noise = jax.vmap(lambda key: jax.random.normal(key, frames.shape[1:]))(keys)
         times = sampling_times(self.num_steps, self.time_mean)
-        return sample(guided(knowing(model, frames, known), self.guidance), noise, classes, times, self.sampler)
+        x = sample(guided(knowing(model, frames, known), self.guidance), noise, classes, times, self.sampler)
+        return x if pixels is frames else model.decode(x)
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         """Writes samples-<step>.png (one row a clip), .gif and .mp4 (all clips moving side by side)."""
@@ -214,6 +234,11 @@ class FlowMatching:
             encode.write_video(stem.with_suffix(".gif"), grid, frame_rate=8),
             encode.write_video(stem.with_suffix(".mp4"), grid, frame_rate=8),
         ]
+
+
+def _data(model: Any, clips: jax.Array) -> jax.Array:
+    """What the network denoises of clips: their latents if it has any."""
+    return model.encode(clips).astype(jnp.float32) if hasattr(model, "encode") else clips
 
 
 def to_pixels(clips: Any) -> np.ndarray:
