@@ -22,8 +22,17 @@ from benchmarks.pod.slices import SLICES, Slice
 from benchmarks.tpu_static import CHIPS
 from benchmarks.tpu_static.worker import count, prepare, read_dump
 
-_NEEDS = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# The two ways in which the compiler says how much it would take, and how much there is.
+_NEEDS = re.compile(r"(?:Used |\()([\d.]+)([KMG])(?: of |\) exceeds available HBM \()([\d.]+)([KMG])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def needed(error: str) -> tuple[float, float] | None:
+    """Bytes of HBM that a program would take, and that there are, if that is why it did not compile."""
+    found = _NEEDS.search(error)
+    if "RESOURCE_EXHAUSTED" not in error or not found:
+        return None
+    return float(found[1]) * _UNITS[found[2]], float(found[3]) * _UNITS[found[4]]
 
 
 def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path, dump: str, tell: Any) -> dict:
@@ -58,10 +67,9 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if not (found := _NEEDS.search(str(error))):
+        if (needs := needed(str(error))) is None:
             raise
-        used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
-        told: dict[str, Any] = {"fits": False, "peak_bytes": used, "limit_bytes": limit}
+        told: dict[str, Any] = {"fits": False, "peak_bytes": needs[0], "limit_bytes": needs[1]}
     else:
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
         kinds = {

@@ -16,6 +16,7 @@ from benchmarks.pod.collectives import HOP, Collective, collectives_in, seconds
 from benchmarks.pod.measured import check_here
 from benchmarks.pod.scaling import Point, efficiency, strong, weak
 from benchmarks.pod.slices import SLICES, slice_called
+from benchmarks.pod.worker import needed
 from zoo.errors import UserError
 
 LINK = 50e9  # bytes/s of a v5e's link in one direction
@@ -147,6 +148,19 @@ def test_loops_are_counted_as_often_as_they_run():
 
     shape = jax.ShapeDtypeStruct((4, 4), jnp.float32)
     assert arithmetic.flops(chain, shape, shape) == 7 * 2 * 4**3
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO temporaries (20.50G) exceeds "
+        "available HBM (15.75G).",
+        "Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.",
+    ],
+)
+def test_what_a_program_would_take_is_read_from_the_compilers_refusal(told):
+    assert needed(f"RESOURCE_EXHAUSTED: {told}") == (20.5 * 2**30, 15.75 * 2**30)
+    assert needed(f"INTERNAL: {told}") is None
 
 
 def program(**changes):
