@@ -44,7 +44,7 @@ class Parallel:
     strategy: str = "jit"
     fsdp: int = 1
     tensor: int = 1
-    devices: tuple[jax.Device, ...] | None = None
+    devices: tuple[jax.Device, ...] | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     def check(self) -> None:
         """Raises UserError for what no number of devices can do."""

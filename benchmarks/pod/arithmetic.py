@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
 
 def flops(function: Callable[..., Any], *shapes: Any) -> float:
@@ -38,10 +38,9 @@ def _called(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
     """The programs within an equation: bodies, branches, what is jitted."""
     for value in params.values():
         for one in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(one, ClosedJaxpr):
-                yield one.jaxpr
-            elif isinstance(one, Jaxpr):
-                yield one
+            called = getattr(one, "jaxpr", one)  # a closed one has its constants with it
+            if isinstance(called, Jaxpr):
+                yield called
 
 
 def _product(equation: Any) -> float:

@@ -72,7 +72,7 @@ def _rows(shapes: Any, share: float) -> dict[str, np.ndarray]:
     return {name: rows(shape) for name, shape in shapes.items()}
 
 
-def meshes() -> Iterator[tuple[jax.Device, ...]]:
+def meshes() -> Iterator[tuple[Any, ...]]:
     """1, 2, 4 ... of the devices of this process, and all of all processes.
 
     Of many processes each has such a mesh of its own, and times it while the others time theirs.
@@ -85,7 +85,7 @@ def meshes() -> Iterator[tuple[jax.Device, ...]]:
 
 
 def points(
-    model: str, strategy: str, per_chip: int, meshes: Iterable[tuple[jax.Device, ...]]
+    model: str, strategy: str, per_chip: int, meshes: Iterable[tuple[Any, ...]]
 ) -> Iterator[tuple[Point, Timed]]:
     """With as many clips on each chip, then with one clip for each chip of the largest mesh, the last.
 

@@ -71,7 +71,9 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
             raise
         told: dict[str, Any] = {"fits": False, "peak_bytes": needs[0], "limit_bytes": needs[1]}
     else:
-        memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+        memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
+        assert memory is not None
+        assert text is not None
         kinds = {
             "argument_bytes": memory.argument_size_in_bytes,
             "output_bytes": memory.output_size_in_bytes,
@@ -79,7 +81,7 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
             "temporary_bytes": memory.temp_size_in_bytes,
             "code_bytes": memory.generated_code_size_in_bytes,
         }
-        collectives = collectives_in(compiled.as_text(), len(topology.devices))
+        collectives = collectives_in(text, len(topology.devices))
         told = {
             "fits": True,
             # An output that takes an argument's place, as the new state does, needs none of its own.
