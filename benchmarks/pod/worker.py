@@ -2,8 +2,8 @@
 
 It is apart because libtpu reads its options when it is loaded, and may end the process. Run as
 `python -m benchmarks.pod.worker MODEL SLICE STRATEGY PER_CHIP_BATCH FOLDER`. Each line out is a JSON object: a `stage`
-that begins, at last a `report` or an `error`. Reports are kept in the folder, by the program that was lowered and the
-compiler's version: whatever changes the program or what becomes of it changes the name.
+that begins, at last a `report` or an `error`. Reports are kept in the folder, by the program that was lowered, the
+compiler's version and the source of what reads its output: whatever changes a report changes its name.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tpu_static
 from benchmarks.pod.slices import SLICES, Slice
-from benchmarks.tpu_static import CHIPS
 from benchmarks.tpu_static.worker import count, prepare, read_dump
 
 # The two ways in which the compiler says how much it would take, and how much there is.
@@ -41,7 +41,7 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
     from jax.experimental import topologies
     from jax.sharding import AxisType
 
-    from benchmarks.pod.collectives import collectives_in
+    from benchmarks.pod import collectives
     from benchmarks.pod.models import abstract_step, trained
     from zoo.parallel import Parallel
 
@@ -58,7 +58,9 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
         step, state = abstract_step(of, parallel)
         lowered = parallel.lower(step, *parallel.abstract(state, batch))
     versions = [importlib.metadata.version(name) for name in ("jax", "libtpu")]
-    key = hashlib.sha256("\n".join([slice_.topology, *versions, lowered.as_text()]).encode()).hexdigest()
+    told_by = [Path(__file__), Path(collectives.__file__), *sorted(Path(tpu_static.__file__).parent.glob("*.py"))]
+    matters = [slice_.topology, *versions, *(path.read_text() for path in told_by), lowered.as_text()]
+    key = hashlib.sha256("\n".join(matters).encode()).hexdigest()
     kept = folder / f"{key[:32]}.json"
     if kept.exists():
         return json.loads(kept.read_text())
@@ -81,7 +83,7 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
             "temporary_bytes": memory.temp_size_in_bytes,
             "code_bytes": memory.generated_code_size_in_bytes,
         }
-        collectives = collectives_in(text, len(topology.devices))
+        told_others = collectives.collectives_in(text, len(topology.devices))
         told = {
             "fits": True,
             # An output that takes an argument's place, as the new state does, needs none of its own.
@@ -89,7 +91,7 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
             **kinds,
             "flops": cost.get("flops", 0.0),
             "hbm_bytes": cost.get("bytes accessed", 0.0),
-            "collectives": [dataclasses.asdict(one) for one in collectives],
+            "collectives": [dataclasses.asdict(one) for one in told_others],
         }
         if dump:
             tell(stage="counting")
@@ -108,7 +110,7 @@ def main() -> None:
     slice_ = SLICES[name]
     with tempfile.TemporaryDirectory() as dump:
         prepare(slice_.chip, dump)
-        is_judged = slice_.chips == 1 and slice_.chip.name in CHIPS
+        is_judged = slice_.chips == 1 and slice_.chip.name in tpu_static.CHIPS
         if not is_judged:
             del os.environ["LIBTPU_INIT_ARGS"]
         answers = os.fdopen(os.dup(1), "w")
