@@ -13,7 +13,7 @@ beside it has all of them. Compiled programs are kept in the zoo's cache.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from benchmarks.pod.compiled import LateError, compiled
 from benchmarks.pod.models import abstract_step, trained
 from benchmarks.pod.results import Row, compiled_cells, point_cells, row, told_collectives
 from benchmarks.pod.slices import SLICES, Slice, slice_called
-from benchmarks.tpu_static import REFUSED, EstimateError, judged
+from benchmarks.tpu_static import REFUSED, Estimate, EstimateError, judged
 from zoo import command_line, hub, processes
 from zoo.errors import UserError
 from zoo.kernels.dispatch import prefer
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
 
 
 def estimate(arguments: Arguments, slice_: Slice, strategies: Iterable[str]) -> None:
-    """Compiles, estimates, and writes the table after each strategy."""
+    """Compiles, estimates, and keeps in the table what there is so far."""
     header, file = results.estimate_header(slice_), results.file_of(slice_, measured=False)
     made: list[Row] = []
     for strategy in strategies:
@@ -85,9 +85,9 @@ def estimate(arguments: Arguments, slice_: Slice, strategies: Iterable[str]) -> 
         def compiled_with(per_chip: int, strategy: str = strategy) -> dict[str, Any]:
             return compiled(arguments.model, slice_, strategy, per_chip, arguments.patience)
 
-        rows = strategy_rows(arguments, slice_, strategy, compiled_with(arguments.per_chip_batch))
-        results.keep(file, header, rows)
-        made += rows
+        for rows in strategy_rows(arguments, slice_, strategy, compiled_with(arguments.per_chip_batch)):
+            results.keep(file, header, rows)
+            made += rows
         if arguments.sweep:
             tried = sweep(compiled_with, arguments.per_chip_batch)
             rows = [
@@ -128,59 +128,61 @@ def told(file: Path, header: str, made: list[Row]) -> None:
         console.print(f"wrote {path}", soft_wrap=True)
 
 
-def strategy_rows(arguments: Arguments, slice_: Slice, strategy: str, program: dict[str, Any]) -> list[Row]:
-    """Weak and strong scaling up to the slice; where no time can be told, the slice's memory and collectives alone."""
+def strategy_rows(arguments: Arguments, slice_: Slice, strategy: str, program: dict[str, Any]) -> Iterator[list[Row]]:
+    """Weak scaling, then strong; where no time can be told, the slice's memory and collectives alone."""
     model, per_chip = arguments.model, arguments.per_chip_batch
     whole = row(model, strategy, "weak", slice_.chips, per_chip) | compiled_cells(program, slice_)
     if not program["fits"]:
-        return [whole]
+        yield [whole]
+        return
     collectives = [Collective(**one) for one in program["collectives"]]
     whole["collective_ms"] = f"{1e3 * seconds(collectives, slice_):.3f}"
     whole["collectives"] = told_collectives(collectives, slice_)
     if slice_.chip.name in REFUSED:
         note(f"{slice_.name}: memory and collectives only; {REFUSED[slice_.chip.name]}")
-        return [whole]
+        yield [whole]
+        return
     flops = model_flops(model)
-    own, dearest = own_seconds(arguments, slice_, flops)
-    points = scaling.strong(own, per_chip, collectives, slice_)
-    if per_chip in own:
-        points = [*scaling.weak(own[per_chip], per_chip, collectives, slice_), *points]
-    made = {("weak", slice_.chips): whole}
-    for point in points:
-        cells = row(model, strategy, point.scaling, point.chips, point.global_batch // point.chips)
-        cells |= made.get((point.scaling, point.chips), {})
-        share = scaling.efficiency(point, points)
-        cells |= point_cells(point, flops * point.global_batch / point.chips, slice_, share)
-        made[point.scaling, point.chips] = cells
-    whole = made["weak", slice_.chips]
-    whole |= {"model_tflop": f"{flops * per_chip / 1e12:.4f}", "dearest": dearest}
-    return list(made.values())
 
+    def timed(points: list[scaling.Point]) -> list[Row]:
+        made = []
+        for point in points:
+            clips, share = point.global_batch // point.chips, scaling.efficiency(point, points)
+            cells = point_cells(point, flops * point.global_batch / point.chips, slice_, share)
+            made.append(row(model, strategy, point.scaling, point.chips, clips) | cells)
+        return made
 
-def own_seconds(arguments: Arguments, slice_: Slice, flops: float) -> tuple[dict[int, float], str]:
-    """A chip's own work by its clips, in seconds: the batch asked for, and its halves down to one; and what is dearest.
-
-    What cannot be told is left out, with a note.
-    """
-    alone = SLICES[f"{slice_.chip.name}-1"]
-    sizes = [arguments.per_chip_batch]
-    while sizes[-1] % 2 == 0 and slice_.chips > 1:
-        sizes.append(sizes[-1] // 2)
     own: dict[int, float] = {}
-    dearest = ""
-    for clips in sizes:
-        try:
-            program = compiled(arguments.model, alone, "jit", clips, arguments.patience)
-            if not program["fits"]:
-                raise EstimateError("does not fit")
-            counted = program["count"] | {"compile_seconds": program["compile_seconds"]}
-            cost = judged(counted, slice_.chip, flops * clips)
-        except (LateError, EstimateError) as error:
-            note(f"no time of {clips} clips on one chip: {error}")
-            continue
-        own[clips] = cost.microseconds / 1e6
-        dearest = dearest or ", ".join(f"{name} {cycles / cost.cycles:.0%}" for name, cycles in cost.by_operation[:6])
-    return own, dearest
+    if cost := one_chip(arguments, slice_, per_chip, flops):
+        own[per_chip] = cost.microseconds / 1e6
+        *fewer, last = timed(scaling.weak(own[per_chip], per_chip, collectives, slice_))
+        dearest = ", ".join(f"{name} {cycles / cost.cycles:.0%}" for name, cycles in cost.by_operation[:6])
+        yield [*fewer, whole | last | {"model_tflop": f"{flops * per_chip / 1e12:.4f}", "dearest": dearest}]
+    else:
+        yield [whole]
+    clips = per_chip
+    while clips % 2 == 0 and slice_.chips > 1:
+        clips //= 2
+        if cost := one_chip(arguments, slice_, clips, flops):
+            own[clips] = cost.microseconds / 1e6
+    yield timed(scaling.strong(own, per_chip, collectives, slice_))
+
+
+def one_chip(arguments: Arguments, slice_: Slice, clips: int, flops: float) -> Estimate | None:
+    """A chip's own work on so many clips, by the static clock; None, with a note, where it cannot be told.
+
+    Args:
+      flops: of the model for one clip.
+    """
+    try:
+        program = compiled(arguments.model, SLICES[f"{slice_.chip.name}-1"], "jit", clips, arguments.patience)
+        if not program["fits"]:
+            raise EstimateError("it does not fit")
+        counted = program["count"] | {"compile_seconds": program["compile_seconds"]}
+        return judged(counted, slice_.chip, flops * clips)
+    except (LateError, EstimateError) as error:
+        note(f"no time of {clips} clips on one chip: {error}")
+        return None
 
 
 def sweep(compiled_with: Callable[[int], dict[str, Any]], start: int) -> dict[int, dict[str, Any]]:

@@ -1,7 +1,9 @@
 """The table of a slice, `benchmarks/results/<slice>-pod.csv`, and its picture: what is kept, shown and drawn."""
 
 import datetime
+import functools
 import importlib.metadata
+import importlib.util
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -59,9 +61,11 @@ def measured_header(slice_: Slice, hardware: str) -> str:
     return f"measured on {slice_.name}: {hardware}"
 
 
+@functools.cache
 def origin() -> str:
     """Versions, the commit and the day, which every row carries."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu", "flax"))
+    installed = [name for name in ("jax", "libtpu", "flax") if importlib.util.find_spec(name)]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in installed)
     asked = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     return f"{versions}, commit {commit or 'unknown'}, {datetime.date.today().isoformat()}"
