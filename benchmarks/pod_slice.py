@@ -13,6 +13,8 @@ beside it has all of them. Compiled programs are kept in the zoo's cache.
 """
 
 import dataclasses
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,4 +218,5 @@ def note(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once: the compiler's process is to end as well
     command_line.run("python -m benchmarks.pod_slice", main)
