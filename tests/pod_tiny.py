@@ -1,7 +1,7 @@
 """The pod-slice benchmark with models that compile in seconds. Either wants a process of its own:
 
-`python -m tests.pod_tiny compile SLICE STRATEGY` is the process that holds the compiler; it prints the report, and the
-number of the model's parameters. `python -m tests.pod_tiny run FOLDER STRATEGY` times eight devices that the CPU
+`python -m tests.pod_tiny compile SLICE STRATEGY` is the process that holds the compiler; it prints the number of
+the model's parameters, and the report. `python -m tests.pod_tiny run FOLDER STRATEGY` times eight devices that the CPU
 pretends to have, as if they were a v5e-8, and puts the table into the folder.
 """
 
@@ -31,19 +31,18 @@ TRAINED["counting"] = Trained(counted.CONFIG, {"video": ((2, 4, 4, 3), "uint8"),
 
 
 def compile_it(name: str, strategy: str) -> None:
-    from benchmarks.pod import worker
-
-    with tempfile.TemporaryDirectory() as folder:
-        sys.argv = ["worker", "tiny", name, strategy, "2", folder]
-        worker.main()
     import jax
     from flax import nnx
 
+    from benchmarks.pod import worker
     from zoo import registry
 
     model = nnx.eval_shape(lambda: registry.create("video_gen", **TINY.config.options))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     print(json.dumps({"parameters": count}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv = ["worker", "tiny", name, strategy, "2", folder]
+        worker.main()
 
 
 def run_it(folder: str, strategy: str) -> None:

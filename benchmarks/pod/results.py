@@ -161,6 +161,7 @@ def draw(file: Path, header: str) -> Path:
             values = efficiencies if scaling == "weak" else [n * e for n, e in zip(chips, efficiencies, strict=True)]
             panel.plot(chips, values, marker="o", markersize=3, label=name)
         panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter("{x:.0f}")
         panel.set_xlabel("chips")
         panel.set_title(f"{scaling} scaling")
         panel.grid(alpha=0.3)
@@ -170,6 +171,7 @@ def draw(file: Path, header: str) -> Path:
     panels["weak"].set_ylim(0, 1.05)
     panels["strong"].set_ylabel("times as fast as one chip")
     panels["strong"].set_yscale("log", base=2)
+    panels["strong"].yaxis.set_major_formatter("{x:g}")
     picture = file.with_suffix(".png")
     figure.savefig(picture, dpi=130)
     return picture
