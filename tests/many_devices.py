@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh
 
 from tests.counted import Counting
 from zoo import configs, registry
@@ -31,10 +30,7 @@ STEPS = 3
 
 def on(count: int, parallel: Parallel) -> Parallel:
     """As `parallel`, but on the first devices only."""
-    devices = np.array(jax.devices()[:count]).reshape(-1, parallel.fsdp, parallel.tensor)
-    mesh = Mesh(devices, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-    parallel.__dict__["mesh"] = mesh
-    return parallel
+    return dataclasses.replace(parallel, devices=tuple(jax.devices()[:count]))
 
 
 def trained(config: configs.TrainConfig, model: nnx.Module, batch: dict[str, Any], parallel: Parallel) -> Any:

@@ -33,16 +33,18 @@ RULES = ((r"(kernel|embedding)$", ("fsdp", "tensor")),)
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How a training step is spread over all devices of all processes.
+    """How a training step is spread over devices.
 
     Args:
       strategy: one of `STRATEGIES`.
       fsdp, tensor: devices along these axes of the mesh; what is left is the data axis.
+      devices: the mesh is of these, which may be a topology's that is not here; of all of all processes without.
     """
 
     strategy: str = "jit"
     fsdp: int = 1
     tensor: int = 1
+    devices: tuple[jax.Device, ...] | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     def check(self) -> None:
         """Raises UserError for what no number of devices can do."""
@@ -56,19 +58,20 @@ class Parallel:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """All devices, those of a process side by side, so that a process's rows of a batch are side by side too.
+        """The devices, those of a process side by side, so that a process's rows of a batch are side by side too.
 
         Raises:
           UserError: the devices do not suffice, or do not divide.
         """
-        devices, beside = np.array(jax.devices()), self.fsdp * self.tensor
+        devices, beside = np.array(self.devices or jax.devices()), self.fsdp * self.tensor
         asked = f"a mesh of fsdp {self.fsdp} x tensor {self.tensor}"
         if len(devices) % beside:
             wrong = "is larger than" if beside > len(devices) else "does not divide"
             raise UserError(f"{asked} {wrong} the {_devices(len(devices))}; take divisors of {len(devices)}")
-        if jax.local_device_count() % self.tensor:
-            own = _devices(jax.local_device_count())
-            raise UserError(f"{asked} splits an example over processes, which have {own} each; take a smaller --tensor")
+        own = sum(device.process_index == devices[0].process_index for device in devices)
+        if own % self.tensor:
+            told = f"which have {_devices(own)} each"
+            raise UserError(f"{asked} splits an example over processes, {told}; take a smaller --tensor")
         return Mesh(
             devices.reshape(-1, self.fsdp, self.tensor), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3
         )
@@ -128,6 +131,19 @@ class Parallel:
             for axis, size in zip(axes, shape[len(shape) - len(axes) :], strict=True)
         ]
         return PartitionSpec(*(None,) * (len(shape) - len(axes)), *fitting) if any(fitting) else PartitionSpec()
+
+    def abstract(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        """Shapes of a state and of a whole batch as `lower` takes them, for devices that are not here."""
+
+        def laid(shape: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+        def laid_rows(rows: Any) -> jax.ShapeDtypeStruct:
+            size, *others = rows.shape
+            by_part = (self.parts, size // self.parts) if self.strategy == "pmap" else (size,)
+            return laid(jax.ShapeDtypeStruct((*by_part, *others), rows.dtype), self.rows)
+
+        return jax.tree.map(laid, state, self.shardings(state)), jax.tree.map(laid_rows, batch)
 
     def place(self, state: Any) -> Any:
         """A training state, of which every process has all, laid out over the mesh."""

@@ -26,7 +26,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from benchmarks.tpu_static.chips import CHIPS, REFUSED, Chip
 
-__all__ = ["CHIPS", "Estimate", "EstimateError", "check", "estimate"]
+__all__ = ["CHIPS", "REFUSED", "Estimate", "EstimateError", "check", "estimate", "judged"]
 
 
 class EstimateError(Exception):
@@ -102,16 +102,25 @@ def estimate(
         answer = _ask(chip, file, patience)
     if "error" in answer:
         raise EstimateError(answer["error"])
+    return judged(answer, CHIPS[chip], answer["flops"] if flops is None else flops)
+
+
+def judged(answer: Mapping[str, Any], chip: Chip, flops: float) -> Estimate:
+    """The estimate of a program that needs `flops`, from what a worker counted of it.
+
+    Raises:
+      EstimateError: it was not run cleanly, as `estimate` says.
+    """
     wrong = [f"{answer['stuck']} waits for nothing"] * bool(answer["stuck"])
     wrong += ["it did not reach its end"] * (not answer["ended"])
     wrong += [f"unknown instructions {answer['unknown']}"] * bool(answer["unknown"])
     if wrong:
-        raise EstimateError(f"the program for {chip} did not run cleanly: {'; '.join(wrong)}")
+        raise EstimateError(f"the program for {chip.name} did not run cleanly: {'; '.join(wrong)}")
     return Estimate(
-        chip=CHIPS[chip],
+        chip=chip,
         cycles=answer["cycles"],
         stalled=answer["stalled"],
-        flops=answer["flops"] if flops is None else flops,
+        flops=flops,
         hbm_bytes=answer["hbm_bytes"],
         slots=answer["slots"],
         by_operation=tuple((name, cycles) for name, cycles in answer["by_operation"]),

@@ -82,7 +82,7 @@ _LOGIC: dict[str, Callable[[Any, Any], bool]] = {
 }
 _WAITS = {"vwait.ge", "vwait.eq", "vwait.gt", "vwait.ne", "vwait.done", "vwait.lt", "swait.ge"}
 # What has no effect on which bundles run: synchronisation that takes its one cycle, and floating-point scalars.
-_WITHOUT_EFFECT = re.compile(r"^(shalt|sfence|ssettag|sc\.u32|s\w+\.(f32|bf16))$")
+_WITHOUT_EFFECT = re.compile(r"^(shalt|sfence|ssettag|sc\.u32|s\w+(\.\w+)?\.(f32|bf16))$")
 _CROSS_LANE = re.compile(r"rot|perm|xlu|transpose|xlane|bcast|max\.x|add\.x|sublane")
 _TRANSCENDENTAL = re.compile(r"tanh|rcp|pow2|log2|rsqrt|exp|sigm|erf|sin|cos")
 _IMMEDIATE = re.compile(r"^\$([-+]?(?:0x[0-9a-f]+|\d+))$")

@@ -99,7 +99,7 @@ def test_predicates_calls_memory_and_division():
 
 def test_what_is_not_understood_is_noted_and_floating_scalars_are_not():
     decoder = Decoder()
-    decoder.decode(assembly("s1 = sbogus.s32 s2 ;; s3 = sadd.f32 s1, s2"))
+    decoder.decode(assembly("s1 = sbogus.s32 s2 ;; s3 = sadd.f32 s1, s2 ;; s4 = scvt.s32.f32 s1"))
     assert dict(decoder.unknown) == {"sbogus.s32": 1}
 
 
