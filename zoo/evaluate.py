@@ -82,14 +82,15 @@ def main(argv: list[str]) -> None:
 
 
 def _classification(arguments: Arguments, card: ModelCard) -> tuple[dict[str, Any], Path]:
-    if arguments.dataset is None:
+    dataset = arguments.dataset
+    if dataset is None:
         raise UserError(f"say what {card.name} is to be measured on with --dataset, such as folder:DIR")
     arguments = _with_views(arguments, card)
     if arguments.verify:
         _check_verifiable(arguments, card)
-    videos = labelled_videos(arguments.dataset, arguments.split, arguments.data)
+    videos = labelled_videos(dataset, arguments.split, arguments.data)
     places = as_labels(videos.classes, card.labels)
-    out = _out(arguments, card, arguments.dataset)
+    out = _out(arguments, card, dataset)
     answers = _answers(arguments, videos, out)
     results = figures(answers, videos, places) | {"protocol": _protocol(arguments, card), "snapshot": videos.snapshot}
     _draw(answers, videos, places, card.labels, out / "confusion.png")

@@ -24,7 +24,7 @@ def pyav(path, times):
     import av
 
     frames = []
-    with av.open(path) as container:
+    with av.open(path, "r") as container:
         wanted = list(times)
         shown = None
         for frame in container.decode(video=0):

@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_a_row(answers):
 
 def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: name)
-    monkeypatch.setattr(compiled.subprocess, "Popen", slow(compiled.subprocess.Popen, "sleep 60"))
+    monkeypatch.setattr(compiled.subprocess, "Popen", slow(compiled.subprocess.Popen, "exec sleep 60"))
     with pytest.raises(compiled.LateError, match=r"not compiled within 0\.2 seconds; give more with --patience"):
         compiled.compiled("convlstm", slice_called("v5e-4"), "jit", 8, patience=0.2)
 

@@ -180,7 +180,7 @@ class FlowMatching:
         noise = jax.random.normal(for_noise, x.shape)
         time = jax.nn.sigmoid(self.time_mean + jax.random.normal(for_time, x.shape[:1]))
         kept = jax.random.bernoulli(for_drop, 1 - self.drop_classes, x.shape[:1])
-        known = self._known(*x.shape[:2], for_known)
+        known = self._known(len(x), x.shape[1], for_known)
         classes = self._classes(batch) * kept[:, None]
         error = flow_matching_error(knowing(model, x, known), x, classes, noise, time, self.weight_limit)
         # What is known has no error: the mean is to be that of the other frames.
