@@ -27,7 +27,7 @@ def pyav(path, times):
     with av.open(path, "r") as container:
         wanted = list(times)
         shown = None
-        for frame in container.decode(video=0):
+        for frame in container.decode(video=0):  # pyright: ignore[reportAttributeAccessIssue]
             while wanted and shown is not None and frame.time > wanted[0] + 1e-3:
                 frames.append(shown)
                 wanted.pop(0)
