@@ -2,8 +2,8 @@
 
 python -m zoo.train --model convlstm_moving_digits
 
-1,200 steps take 20 minutes on two cores of an Intel Xeon and end at a summed squared error of 46.3 on the test set. Copying
-the last frame has 139.6 there, extrapolating straight on 181.0, black 80.0.
+1,200 steps take 20 minutes on two cores of an Intel Xeon and end at a summed squared error of 46.3 on the test set.
+Copying the last frame has 139.6 there, extrapolating straight on 181.0, black 80.0.
 """
 
 from typing import Any

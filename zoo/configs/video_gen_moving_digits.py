@@ -2,9 +2,9 @@
 
 python -m zoo.train --model video_gen_moving_digits
 
-Sized for an hour or so on two CPU cores. Not trained yet. Latents, because on pixels (`--preset pixels`, and others tried)
-digits changed their shape from frame to frame after 500 to 1,900 steps, where those drawn on latents were sharp and moved
-smoothly after 500, at two thirds of the time a step.
+Sized for an hour or so on two CPU cores. Not trained yet. Latents, because on pixels (`--preset pixels`, and others
+tried) digits changed their shape from frame to frame after 500 to 1,900 steps. On latents, of four numbers then, they
+were sharp after 500, moved smoothly and changed slowly, at two thirds of the time a step.
 
 The digits are those of Moving MNIST's protocol here, 28x28, which move by 1 to 3 pixels a step; three clips of four
 have one of them and one has two. `benchmarks.generation` measures what the card claims.

@@ -2,9 +2,9 @@
 
 python -m zoo.train --model video_vae_moving_digits
 
-1,500 steps take 19 minutes on two cores of an Intel Xeon beside other work and end at a squared error of 0.0044, pixels being
-from -1 to 1. With latents of four numbers and 800 steps it was 0.0103, and digits that lie on each other could not be read.
-`video_gen_moving_digits` draws with it.
+1,500 steps take 19 minutes on two cores of an Intel Xeon beside other work and end at a squared error of 0.0044,
+pixels being from -1 to 1. With latents of four numbers and 800 steps it was 0.0103, and digits that lie on each other
+could not be read. `video_gen_moving_digits` draws with it.
 """
 
 from zoo.configs import TrainConfig
