@@ -61,7 +61,7 @@ def command(folder: Path, model: str) -> list[str]:
 
 def figures(folder: Path) -> list[dict]:
     rows = run_log.read_metrics(folder / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name != "frames_per_second"} for row in rows]
+    return [row for row in rows if row["kind"] != "speed"]
 
 
 def last_state(folder: Path) -> list[np.ndarray]:
