@@ -34,17 +34,8 @@ from zoo.data.decode import open_video
 from zoo.data.real_films import FILMS, fetched
 from zoo.data.video_writer import VideoWriter
 from zoo.errors import UserError
+from zoo.fine_tuning import CLIPS
 
-SEES = {
-    "num_frames": 16,
-    "frame_rate": 8.0,
-    "max_clips": 1,
-    "resize_short": 128,
-    "crop": 112,
-    "interpolation": "bilinear",
-    "mean": 127.5,
-    "std": 127.5,
-}
 LARGEST = 1.25  # times the short side, as `VideoClips` draws
 BATCH = 8
 PIECE_SECONDS, PIECES, HEIGHT = 10.0, 4, 256
@@ -77,7 +68,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--rounds {arguments.rounds} has no spread; give at least 2")
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data or _pieces(Path(folder))
-        source = open_dataset(f"folder:{data}", "train", preprocessing=SEES)
+        source = open_dataset(f"folder:{data}", "train", preprocessing=CLIPS)
         if arguments.endurance:
             _endure(source, arguments.endurance)
         else:
@@ -165,8 +156,8 @@ def _theirs(peer: Peer, reader: str, paths: list[str]) -> Any:
     for path in paths:
         with open_video(path) as video:
             lengths.append(video.duration)
-    sees = {name: SEES[name] for name in ("num_frames", "frame_rate")}
-    drawn = {"size": SEES["crop"], "short": SEES["resize_short"], "largest": LARGEST}
+    sees = {name: CLIPS[name] for name in ("num_frames", "frame_rate")}
+    drawn = {"size": CLIPS["crop"], "short": CLIPS["resize_short"], "largest": LARGEST}
 
     def turn(seconds: float, seed: int) -> float:
         told = {"reader": reader, "paths": paths, "lengths": lengths, **sees, **drawn}

@@ -13,7 +13,7 @@ from zoo.configs import TrainConfig
 from zoo.errors import UserError
 from zoo.optimizers import dotted
 
-_CLIPS = {
+CLIPS = {
     "num_frames": 16,
     "frame_rate": 8.0,
     "max_clips": 1,
@@ -36,7 +36,7 @@ def fine_tuning(arch: str, dataset: str, init: str | None, data: str | None) -> 
     Raises:
       UserError: no such published model, or one of another architecture.
     """
-    options, sees, start = {}, _CLIPS, {}
+    options, sees, start = {}, CLIPS, {}
     if init is not None:
         name = init if init in registry.list_models() else f"{arch}_{init}"
         card = registry.card(name)
