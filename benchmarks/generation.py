@@ -1,8 +1,9 @@
 """`python -m benchmarks.generation --model video_gen_moving_digits`: how good drawn clips of moving digits are.
 
-Of a published model or of a run's folder, at several numbers of steps: how often they show the digits asked for, how
-smoothly they move, whether they are copies, how long a clip takes and, with --fvd, which takes a second a clip, how far
-they are from real ones. All seeds are fixed. The table goes to benchmarks/results/<device>-generation.csv.
+Of a published model or of a run's folder, at several numbers of steps: how often they show the digits asked for (of all
+clips, and of those asked for one alone), how smoothly they move, whether they are copies, how long a clip takes and,
+with --fvd, which takes a third of a second a clip, how far they are from real ones. All seeds are fixed. The table goes
+to benchmarks/results/<device>-generation.csv.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from zoo.video_generator import VideoGenerator
 
 KEY = ("model", "steps", "sampler", "guidance", "clips")
 FIELDS = (
-    *(*KEY, "agreement", "agreement_real", "jerk", "jerk_real", "copied"),
+    *(*KEY, "agreement", "agreement_alone", "agreement_real", "jerk", "jerk_real", "copied"),
     *("fvd", "fvd_real", "fvd_shuffled", "fvd_ratio", "seconds_a_clip"),
 )
 _ALONE_AND_PAIRS = ({"max_digits": 1}, {"min_digits": 2})
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> None:
     mixed: list[dict[str, Any]] = [{**experiment.DATA, "num_frames": 1} | part for part in _ALONE_AND_PAIRS]
     reader = train_reader([MovingDigits("train", **options) for options in mixed])
     seen = nearest(real, _training_clips())
+    alone = asked.sum(axis=1) == 1
     known = {"agreement_real": _figure(agreement(reader(real), asked)), "jerk_real": _figure(jerk(real).mean())}
     file = tables.RESULTS / f"{tables.slug(cpu_name())}-generation.csv"
     for steps in arguments.steps:
@@ -73,7 +75,8 @@ def main(argv: list[str]) -> None:
         clips, seconds = _drawn(generator, asked, sampling)
         row = {
             **dict(zip(KEY, (Path(arguments.model).name, steps, sampler, guidance, len(clips)), strict=True)),
-            "agreement": _figure(agreement(reader(clips), asked)),
+            "agreement": _figure(agreement(shown := reader(clips), asked)),
+            "agreement_alone": _figure(agreement(shown[alone], asked[alone])),
             "jerk": _figure(jerk(clips).mean()),
             "copied": _figure(copied(nearest(clips, _training_clips()), seen)),
             "seconds_a_clip": _figure(seconds),

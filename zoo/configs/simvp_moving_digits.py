@@ -7,7 +7,7 @@ Sized for 30 to 60 minutes on two CPU cores, by its operations beside those of c
 
 from zoo.configs.convlstm_moving_digits import card, presets
 
-_STEPS, _BATCH = 1600, 16
+_STEPS, _BATCH = 1000, 16
 
 PRESETS = presets(
     "simvp",
@@ -15,7 +15,7 @@ PRESETS = presets(
     steps=_STEPS,
     batch_size=_BATCH,
     learning_rate=1e-2,
-    evaluate_every=400,
+    evaluate_every=250,
     checkpoint_every=100,
 )
 
