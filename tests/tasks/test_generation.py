@@ -105,6 +105,19 @@ def test_classes_are_dropped_as_often_as_asked():
     assert set(np.unique(seen[0].sum(-1))) == {0, 10}
 
 
+def test_half_of_the_clips_that_begin_with_known_frames_go_without_classes():
+    seen = []
+
+    def model(z, time, classes, known):
+        seen.append((np.asarray(classes).any(1), np.asarray(known).any(1)))
+        return z
+
+    batch = {"video": jnp.zeros((4000, 2, 2, 2, 1), jnp.uint8), "classes": jnp.ones((4000, 10))}
+    FlowMatching(clip_shape=(2, 2, 2, 1), know_frames=0.5).loss(model, batch, jax.random.key(0))
+    ((told, begun),) = seen
+    np.testing.assert_allclose([told[begun].mean(), told[~begun].mean()], [0.5, 0.9], atol=0.04)
+
+
 def test_known_frames_are_given_and_come_back_as_they_are():
     seen = []
 

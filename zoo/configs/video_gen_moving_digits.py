@@ -35,7 +35,7 @@ def _preset(model: str, options: dict[str, Any], of: str, **changes: Any) -> Tra
         model=model,
         options=options,
         task="generation",
-        task_options={"clip_shape": (FRAMES, SIZE, SIZE, 1), "time_mean": TIME_MEANS[of], "know_frames": 0.2},
+        task_options={"clip_shape": (FRAMES, SIZE, SIZE, 1), "time_mean": TIME_MEANS[of], "know_frames": 0.4},
         dataset="moving_digits",
         dataset_options=DATA,
         optimizer="muon",

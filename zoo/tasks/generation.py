@@ -134,7 +134,7 @@ class FlowMatching:
       clip_shape: `[T, H, W, C]` of a clip.
       drop_classes: share of clips trained without their classes, for classifier-free guidance.
       know_frames: share of clips trained with their first frames known, from 1 to half of them alike often; they tell
-        how a picture or a clip goes on.
+        how a picture or a clip goes on. Half of these go without their classes, so that the frames have to tell all.
       time_mean: times are drawn as sigmoid(normal(time_mean, 1)) (Esser et al. 2024, arXiv:2403.03206); below zero
         leans towards noise: many alike pixels, taken together, tell what a clip shows long before one of them does.
       weight_limit: see `flow_matching_error`.
@@ -179,8 +179,9 @@ class FlowMatching:
         x = _data(model, to_float(batch["video"]))
         noise = jax.random.normal(for_noise, x.shape)
         time = jax.nn.sigmoid(self.time_mean + jax.random.normal(for_time, x.shape[:1]))
-        kept = jax.random.bernoulli(for_drop, 1 - self.drop_classes, x.shape[:1])
         known = self._known(len(x), x.shape[1], for_known)
+        drop = jnp.where(known[:, 0] > 0, 0.5, self.drop_classes)
+        kept = jax.random.bernoulli(for_drop, 1 - drop, x.shape[:1])
         classes = self._classes(batch) * kept[:, None]
         error = flow_matching_error(knowing(model, x, known), x, classes, noise, time, self.weight_limit)
         # What is known has no error: the mean is to be that of the other frames.
