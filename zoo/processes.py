@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from zoo import kernels
+from zoo.coordinator_relay import Relay, host_and_port
 from zoo.errors import UserError
 from zoo.process_flags import ProcessFlags
 from zoo.process_watch import SILENT_SECONDS, Watch, leave, store
@@ -38,9 +39,7 @@ def joined(flags: ProcessFlags, timeout: float) -> Iterator[Watch]:
       UserError: a flag is missing or wrong, or the processes do not find each other.
     """
     flags.check(meet=True)
-    if _is_one_of_many(flags):
-        _join(flags, timeout)
-    watch = Watch(timeout)
+    watch = Watch(timeout, _join(flags, timeout) if _is_one_of_many(flags) else threading.Event())
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         with watch:
             yield watch
@@ -109,23 +108,26 @@ def _told_by_platform(coordinator: str | None, timeout: float) -> tuple[str, int
     return address, count, number, devices
 
 
-def _join(flags: ProcessFlags, timeout: float) -> None:
+def _join(flags: ProcessFlags, timeout: float) -> threading.Event:
+    """Returns what is set when the coordinator is gone."""
     coordinator, count, number, devices = flags.coordinator, flags.num_processes, flags.process_id, None
     who = f"{count} processes at {coordinator}"
     if coordinator is None or count is None or number is None:
         coordinator, count, number, devices = _told_by_platform(os.environ.get("JAX_COORDINATOR_ADDRESS"), timeout)
         who = "processes that the platform told of"
         if count == 1:
-            return
+            return threading.Event()
+    relay = None
     if number:
         _await_coordinator(coordinator, timeout)
+        relay = Relay(coordinator)
     # JAX's own time-out ends the process with a stack trace: this one comes before it.
     line = f"the {who} did not find each other within {timeout:g} s; do all of them run?"
     late = threading.Timer(timeout, leave, (line, 2))
     late.start()
     try:
         jax.distributed.initialize(
-            coordinator,
+            relay.address if relay else coordinator,
             count,
             number,
             devices,
@@ -138,15 +140,15 @@ def _join(flags: ProcessFlags, timeout: float) -> None:
         raise UserError(f"the {who} did not find each other: {str(error).splitlines()[0]}") from error
     finally:
         late.cancel()
+    return relay.broken if relay else threading.Event()
 
 
 def _await_coordinator(coordinator: str, timeout: float) -> None:
     """Returns once somebody listens there. JAX's own time-out ends the process with a stack trace."""
-    host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + timeout
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=max(0.1, min(5, timeout))).close()
+            socket.create_connection(host_and_port(coordinator), timeout=max(0.1, min(5, timeout))).close()
             return
         except OSError as error:
             if time.monotonic() > deadline:
