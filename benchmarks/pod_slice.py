@@ -33,6 +33,7 @@ from zoo import command_line, hub, processes
 from zoo.errors import UserError
 from zoo.kernels.dispatch import prefer
 from zoo.parallel import STRATEGIES, Parallel
+from zoo.process_flags import ALONE
 from zoo.registry import unknown
 
 
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> None:
         return
     if arguments.sweep:
         raise UserError("--sweep compiles what may not fit, for which it wants --compile-only")
-    with processes.joined(None, None, None, timeout=300):
+    with processes.joined(ALONE, timeout=300):
         if jax.process_count() > 1:
             processes.check_alike(dataclasses.asdict(arguments))
         hub.use_compilation_cache()

@@ -1,11 +1,13 @@
 """A published model small enough for a test: a network, the foreign layout of its weights and a card.
 
 `python -m tests.tiny` does as a second process would: it loads the model `tiny_colours` from the folder of cards in
-`ZOO_TEST_CARDS` and prints the sum of its weights.
+`ZOO_TEST_CARDS` and prints the sum of its weights. `python -m tests.tiny ARGUMENTS` is `zoo evaluate` with that folder,
+and takes `ZOO_TEST_SECONDS` more for each video.
 """
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,18 @@ def register(set_item: Any, set_attribute: Any, cards: Path) -> None:
 
 if __name__ == "__main__":
     import zoo
+    from zoo import command_line, evaluate
+    from zoo.predictor import Classifier
 
     register(dict.__setitem__, setattr, Path(os.environ["ZOO_TEST_CARDS"]))
+    if sys.argv[1:]:
+        before = Classifier.probabilities
+
+        def slowly(self: Classifier, clips: Any) -> np.ndarray:
+            time.sleep(float(os.environ["ZOO_TEST_SECONDS"]))
+            return before(self, clips)
+
+        Classifier.probabilities = slowly
+        command_line.run("zoo evaluate", evaluate.main)
     loaded = zoo.load("tiny_colours")
     print(sum(float(leaf.sum()) for leaf in jax.tree.leaves(hub.weights_of(loaded.model))))

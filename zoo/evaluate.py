@@ -2,7 +2,8 @@
 
 The folder `--out` gets results.json. Of a classifier it gets a line for each video as well (answers.jsonl),
 confusion.png and, if any could not be read, unreadable.txt: the same command goes on where it was stopped, and looks
-again at what could not be read. Of a network that predicts frames it gets errors.png.
+again at what could not be read. Many processes share the videos: each has files of its own (answers-1.jsonl), and the
+one that finishes last makes the figures of all their lines. Of a network that predicts frames it gets errors.png.
 """
 
 import concurrent.futures
@@ -10,6 +11,7 @@ import dataclasses
 import json
 import math
 import sys
+import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +28,9 @@ from zoo.data.transforms import Preprocessing
 from zoo.data.unreadable import Unreadable
 from zoo.errors import UserError
 from zoo.metrics.classification import by_class, head_middle_tail
+from zoo.process_flags import ALONE, GivenProcess
 from zoo.registry import ModelCard
+from zoo.work_list import WorkList
 
 _TOP = 5
 _READ_AHEAD = 2  # videos decoded while one is looked at
@@ -59,6 +63,7 @@ class Arguments:
     """Folder for the results: evaluations/<model>-<dataset> without."""
     json: bool = False
     """Print the results as JSON, and nothing else on stdout."""
+    processes: GivenProcess = ALONE
 
 
 def main(argv: list[str]) -> None:
@@ -71,7 +76,10 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{card.name} is made for {card.task}; zoo evaluate takes a model for {' or '.join(measures)}")
     if arguments.verify and card.verification is None:
         raise UserError(f"the card of {card.name} states no protocol and tolerance, without which --verify cannot fail")
-    results, out = measures[card.task](arguments, card)
+    measured = measures[card.task](arguments, card)
+    if measured is None:  # the process that finishes last tells
+        return
+    results, out = measured
     _write(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     if arguments.json:
         print(json.dumps(results, ensure_ascii=False))
@@ -81,7 +89,7 @@ def main(argv: list[str]) -> None:
         _verify(card, results)
 
 
-def _classification(arguments: Arguments, card: ModelCard) -> tuple[dict[str, Any], Path]:
+def _classification(arguments: Arguments, card: ModelCard) -> tuple[dict[str, Any], Path] | None:
     dataset = arguments.dataset
     if dataset is None:
         raise UserError(f"say what {card.name} is to be measured on with --dataset, such as folder:DIR")
@@ -92,6 +100,8 @@ def _classification(arguments: Arguments, card: ModelCard) -> tuple[dict[str, An
     places = as_labels(videos.classes, card.labels)
     out = _out(arguments, card, dataset)
     answers = _answers(arguments, videos, out)
+    if answers is None:
+        return None
     results = figures(answers, videos, places) | {"protocol": _protocol(arguments, card), "snapshot": videos.snapshot}
     _draw(answers, videos, places, card.labels, out / "confusion.png")
     return results, out
@@ -108,8 +118,11 @@ def _prediction(arguments: Arguments, card: ModelCard) -> tuple[dict[str, Any], 
     if wrong or arguments.split != "test":
         flag = wrong[0] if wrong else "split"
         raise UserError(f"--{flag} {getattr(arguments, flag)} is for classifiers; leave it out for {card.name}")
-    from zoo import prediction_errors  # after the mistakes that can be told without waiting for JAX
+    from zoo import prediction_errors, processes  # after the mistakes that can be told without waiting for JAX
     from zoo.predictor import load
+
+    if processes.place(arguments.processes)[1] > 1:
+        raise UserError(f"{card.name} predicts frames, which a single process measures; start one")
 
     context = card.preprocessing["num_frames"]
     options = {"data": str(arguments.data)} if arguments.data else {}
@@ -168,48 +181,41 @@ def _protocol(arguments: Arguments, card: ModelCard) -> str:
     )
 
 
-def _answers(arguments: Arguments, videos: LabelledVideos, out: Path) -> list[dict[str, Any]]:
-    """For each video that can be read {"video": number, "top": [classes, best first], "probability": of the first}."""
+def _answers(arguments: Arguments, videos: LabelledVideos, out: Path) -> list[dict[str, Any]] | None:
+    """For each video that can be read {"video": number, "top": [classes, best first], "probability": of the first}.
+
+    None while other processes have videos to look at.
+    """
+    from zoo import processes  # after the mistakes that can be told without waiting for JAX
+
     settings = {
         "model": arguments.model,
         "snapshot": videos.snapshot,
         "clips": arguments.clips,
         "crops": arguments.crops,
     }
+    place = processes.place(arguments.processes)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        kept = _kept(out, settings)
-        unreadable = Unreadable(len(videos))
-        unreadable.write_to(out / "unreadable.txt")
-        missing = [number for number in range(len(videos)) if number not in kept]
-        with (out / "answers.jsonl").open("a", encoding="utf-8") as lines:
-            for number, answer in _looked_at(arguments, videos, missing):
+        with WorkList(out, settings, len(videos), place) as work:
+            unreadable = Unreadable(len(videos))
+            unreadable.write_to(out / f"unreadable{work.mark}.txt")
+            for number, answer in _looked_at(arguments, videos, work.missing):
                 if isinstance(answer, str):
                     unreadable.add(number, answer)
-                    continue
-                kept[number] = answer
-                lines.write(json.dumps({"video": number, **answer}) + "\n")
-                lines.flush()
+                work.note(number, {"unreadable": answer} if isinstance(answer, str) else answer)
+        rows = work.rows()
+        if left := len(videos) - len(rows):
+            done = f"process {place[0]} of {place[1]} has done its part"
+            print(f"zoo evaluate: {done}; {left} of {len(videos)} videos are left to others", file=sys.stderr)
+            return None
+        for number, row in rows.items():
+            if "unreadable" in row:
+                unreadable.add(number, row["unreadable"])
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-    if not kept:
-        raise UserError(f"none of {len(videos)} videos can be read; {out / 'unreadable.txt'} says why")
-    return [{"video": number, **kept[number]} for number in sorted(kept)]
-
-
-def _kept(out: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """What an earlier run with the same settings found, by the video's number; a line cut short is dropped."""
-    path = out / "settings.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise UserError(f"{out} holds the evaluation of something else; choose another folder with --out")
-    _write(path, json.dumps(settings) + "\n")
-    lines = out / "answers.jsonl"
-    if not lines.is_file():
-        return {}
-    whole = lines.read_text(encoding="utf-8").rpartition("\n")[0]
-    _write(lines, whole + "\n" if whole else "")
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {row.pop("video"): row for row in rows}
+    if len(unreadable.messages) == len(videos):
+        raise UserError(f"none of {len(videos)} videos can be read; {out / f'unreadable{work.mark}.txt'} says why")
+    return [{"video": number, **row} for number, row in rows.items() if "unreadable" not in row]
 
 
 def _looked_at(
@@ -325,7 +331,7 @@ def _draw(
         axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour)
     axes.set_xlabel("answer")
     axes.set_ylabel("class")
-    partial = path.with_name(f".{path.stem}.partial.png")
+    partial = _partial(path)
     figure.savefig(partial, dpi=100)
     partial.replace(path)
 
@@ -343,9 +349,14 @@ def _print(arguments: Arguments, results: Mapping[str, Any], out: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written first: its own name for each process, as two may finish at once."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
 
 
 if __name__ == "__main__":

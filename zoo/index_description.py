@@ -1,11 +1,9 @@
 """What an index of videos was made with: a file beside its table, which only the same makes go on."""
 
-import contextlib
 import hashlib
 import json
 import os
 import shlex
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,15 +84,9 @@ def check_same(path: Path, there: Description, wanted: Description) -> None:
 
 def make(path: Path, description: Description) -> None:
     """Writes what the index is of, unless another process just did."""
-    partial = path / f".{_FILE}.{uuid.uuid4().hex}"
     with output_files.refusal_told(path):
         path.mkdir(parents=True, exist_ok=True)
         there = [name for name in os.listdir(path) if not name.startswith(f".{_FILE}")]
         if there and _FILE not in there:
             raise UserError(f"{path} holds something else than an index; name an empty or a new folder with --db")
-        try:
-            partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-            with contextlib.suppress(FileExistsError):
-                os.link(partial, path / _FILE)  # which a rename would replace
-        finally:
-            partial.unlink(missing_ok=True)
+    output_files.write_if_first(path / _FILE, json.dumps(description, indent=1) + "\n")

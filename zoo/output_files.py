@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -79,3 +80,19 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_if_first(path: Path, text: str) -> None:
+    """Writes a text file unless one is there: of processes that do so at once, one does, and all then find it whole.
+
+    Raises:
+      UserError: the system refuses.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with refusal_told(path):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            with contextlib.suppress(FileExistsError):
+                os.link(partial, path)  # which a rename would replace
+        finally:
+            partial.unlink(missing_ok=True)

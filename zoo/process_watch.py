@@ -31,9 +31,13 @@ class Watch:
     As a context it runs beside the run. `beat` counts what the run does. A process is lost if it is behind the others
     and stands still for `timeout` seconds, before its first beat ten times as long; if it gives no sign of life for the
     shorter of `timeout` and 30 s; or if it ended with an error. If all stand still for as long, all stop.
+
+    Args:
+      cut: set when the connection to process 0 breaks.
     """
 
-    def __init__(self, timeout: float):
+    def __init__(self, timeout: float, cut: threading.Event):
+        self.cut = cut
         self.timeout, self.silent = timeout, min(timeout, SILENT_SECONDS)
         self.interval = min(2.0, self.silent / 5)
         self.beats, self.step, self.ended, self.signs = 0, 0, None, 0
@@ -102,7 +106,8 @@ class Watch:
                 line, code = lost
                 if self.me == 0:
                     self._let_the_others_go()
-                leave(f"{line}; process {self.me} stops", code)
+                way_out = "" if code == 2 else "; the same command goes on from the last checkpoint"
+                leave(f"{line}; process {self.me} stops{way_out}", code)
 
     def _lost(self, now: float) -> tuple[str, int] | None:
         """What is wrong, and the exit code; None if all is well."""
@@ -110,6 +115,8 @@ class Watch:
         for process, told in heard.items():
             if process != self.me and told["ended"] and told["ended"]["error"]:
                 return f"{self._name(process)} ended: {told['ended']['error']}", told["ended"]["code"]
+        if self.cut.is_set() and not heard.get(0, {}).get("ended"):
+            return f"{self._name(0)}, the coordinator, is gone", 1
         if self.me and now - self.last_talk > self.silent:
             return f"{self._name(0)}, the coordinator, has not answered for {self.silent:g} s", 1
         running = [process for process in range(self.count) if not heard.get(process, {}).get("ended")]

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from zoo import command_line, output_files, registry
 from zoo.errors import UserError
+from zoo.process_flags import ALONE, GivenProcess
 
 _COMMANDS = {
     "index": "takes the videos of a folder apart and notes what is in them",
@@ -31,10 +32,9 @@ class IndexArguments:
     """Folder of videos, whose folders are looked into too."""
     db: Path
     """Folder of the index; it is made if it is not there."""
-    shard: str | None = None
-    """1/4 is the first of four parts of the work, for as many processes; JAX's processes have theirs without."""
     model: str = "i3d_kinetics400"
     """A published classifier, whose features are what segments are compared by."""
+    processes: GivenProcess = ALONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +99,16 @@ def _index(arguments: IndexArguments) -> None:
     task = registry.card(arguments.model).task
     if task != "classification":
         raise UserError(f"{arguments.model} is made for {task}; zoo search takes a model for classification")
-    number, count = _shard(arguments.shard)
+    arguments.processes.check(meet=False)
 
     from rich.console import Console
     from rich.progress import Progress
 
-    from zoo import indexing, predictor  # after the mistakes that can be told without waiting for JAX
+    from zoo import indexing, predictor, processes  # after the mistakes that can be told without waiting for JAX
     from zoo.video_analysis import VideoAnalyser
     from zoo.video_index import SENTENCES, open_or_make
 
+    number, count = processes.place(arguments.processes)
     analyser = VideoAnalyser(arguments.model)
     models = {**analyser.names, "sentences": SENTENCES}
     index = open_or_make(arguments.db, Path(os.path.realpath(arguments.folder)), models)
@@ -125,18 +126,6 @@ def _index(arguments: IndexArguments) -> None:
     index.optimize()
     _tell(arguments, outcome, "" if count == 1 else f"-{number + 1}-of-{count}")
     print(f"{len(index)} segments in {arguments.db}")
-
-
-def _shard(asked: str | None) -> tuple[int, int]:
-    """Its number from 0 on, and how many there are."""
-    if asked is None:
-        import jax
-
-        return jax.process_index(), jax.process_count()
-    match = re.fullmatch(r"(\d+)/(\d+)", asked)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--shard {asked} is no part of the work; give 1/4, 2/4, 3/4 and 4/4, one to each process")
-    return int(match[1]) - 1, int(match[2])
 
 
 def _tell(arguments: IndexArguments, outcome: Any, of_shard: str) -> None:

@@ -43,8 +43,7 @@ def main(argv: list[str]) -> None:
         sys.exit(run_with_restarts([*sys.orig_argv, *where, "--max-restarts", "0"], arguments.max_restarts))
     parallel = Parallel(arguments.parallel, arguments.fsdp, arguments.tensor)
     parallel.check()
-    given = arguments.coordinator, arguments.num_processes, arguments.process_id
-    with processes.joined(*given, timeout=arguments.process_timeout) as watch:
+    with processes.joined(arguments.processes, arguments.process_timeout) as watch:
         if jax.process_count() > 1:
             if not (arguments.folder or arguments.resume):
                 raise UserError("processes of one run write into one folder; name it with --folder")

@@ -12,6 +12,7 @@ from zoo.data import options_of
 from zoo.data.labelled_videos import is_labelled_videos
 from zoo.errors import UserError
 from zoo.fine_tuning import fine_tuning
+from zoo.process_flags import ALONE, GivenProcess
 from zoo.tasks import TASKS
 
 
@@ -70,12 +71,7 @@ class Arguments:
     """Devices that share the parameters between them, each with a part of the batch."""
     tensor: int = 1
     """Devices that compute the same part of the batch, each for some of the features."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, if many processes train together and the platform does not tell them of each other."""
-    num_processes: int | None = None
-    """How many processes train together."""
-    process_id: int | None = None
-    """Which of them this is, from 0."""
+    processes: GivenProcess = ALONE
     process_timeout: float = 300.0
     """Seconds after which a process that does not come, or does not go on, is lost and the others stop."""
     max_restarts: int = 0
