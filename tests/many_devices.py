@@ -142,7 +142,7 @@ def small_networks() -> dict[str, Any]:
 
 
 def published_networks() -> dict[str, Any]:
-    """By plain descent, each way once: steps that are as long as AdamW's where a gradient is nearly nothing are all rounding."""
+    """By plain descent: AdamW steps as far where a gradient is nearly nothing, and there all is rounding."""
     told: dict[str, Any] = {}
     classifier, batch = clips()
     batch["video"] = np.random.default_rng(0).integers(0, 255, (SIZE, 4, 32, 32, 3)).astype(np.uint8)

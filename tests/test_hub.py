@@ -1,6 +1,8 @@
 """Weight trees: kept in small files, restored anywhere, never half-written."""
 
+import concurrent.futures
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -205,3 +207,24 @@ def test_compiled_programs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+@pytest.mark.slow
+def test_each_of_many_processes_fetches_what_it_lacks(tmp_path: Path):
+    """As on machines with caches of their own; then all restore together."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    script = """
+        import sys, jax, zoo
+        jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+        print(zoo.load("silero_vad").card.name)
+        jax.distributed.shutdown()
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        told = [
+            pool.submit(in_python, script, coordinator, number, JAX_PLATFORMS="cpu", ZOO_CACHE=str(tmp_path / cache))
+            for number, cache in enumerate(("first", "second"))
+        ]
+        assert [each.result().strip() for each in told] == ["silero_vad"] * 2
+    assert len(list(tmp_path.glob("*/weights/silero_vad-*/files.json"))) == 2

@@ -18,6 +18,8 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -90,7 +92,10 @@ def fetch(card: ModelCard) -> Path:
     entry = cache_folder() / "weights" / f"{card.name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
     if not _is_intact(entry):
         shutil.rmtree(entry, ignore_errors=True)
-        _fill(entry, card)
+        if jax.process_count() > 1:
+            _fill_apart(card)
+        else:
+            _fill(entry, card)
     return entry / "weights"
 
 
@@ -101,6 +106,15 @@ def kept_file(card: ModelCard, name: str) -> Path:
       UserError: as `fetch`.
     """
     return fetch(card).parent / name
+
+
+def _fill_apart(card: ModelCard) -> None:
+    """Fetches in a process that is not one of many: Orbax lets these write one folder together only."""
+    script = "import sys; from zoo import hub, registry; hub.fetch(registry.card(sys.argv[1]))"
+    command = [sys.executable, "-c", script, card.name]
+    done = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(done.stderr.strip().rpartition("UserError: ")[2])
 
 
 def _fill(entry: Path, card: ModelCard) -> None:
