@@ -16,7 +16,7 @@ from zoo.configs import TrainConfig
 
 FRAMES, SIZE = 16, 64
 
-DATA = {"num_frames": FRAMES, "size": SIZE, "max_digits": 2}
+DATA: dict[str, Any] = {"num_frames": FRAMES, "size": SIZE, "max_digits": 2}
 """The arguments of `moving_digits`: its split "train" to learn from, "test" to measure by."""
 
 DEVIATION = 0.74
