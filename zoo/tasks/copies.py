@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Float, Num
 
 _CHANCE = 0.5  # of each alteration
 _SMALLEST = 0.6  # part of each side, and of the time, that is left
@@ -13,7 +13,7 @@ _BLOCK = 8  # pixels of a side, as in JPEG and the older video codecs
 _STEPS = 8.0, 64.0  # finest and coarsest quantisation of a block's mean, times 8
 
 
-def altered(video: Num[Array, "time height width 3"], key: jax.Array) -> Float[Array, "time height width 3"]:
+def altered(video: Num[jax.Array, "time height width 3"], key: jax.Array) -> Float[jax.Array, "time height width 3"]:
     """A copy of a clip, pixels from 0 to 255; each alteration is there with a chance of one half."""
     x = video.astype(jnp.float32)
     alterations = (_paced, _cropped, _mirrored, _captioned, _compressed)

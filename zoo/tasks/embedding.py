@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Num
+from jaxtyping import Float, Num
 
 from zoo import hub
 from zoo.errors import UserError
@@ -55,7 +55,8 @@ class Embedding:
     def prepared(self, train: Any, held_out: Any) -> tuple["Embedding", Any, Any]:
         if not self.backbone:
             return self, train, held_out
-        return self, *(SeenCopies(source, self.backbone, self.copies) for source in (train, held_out))
+        seen = [SeenCopies(source, self.backbone, self.copies) for source in (train, held_out)]
+        return self, seen[0], seen[1]
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         if "copies" in batch:
@@ -89,7 +90,7 @@ class Embedding:
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         return []
 
-    def _features(self, model: Any, copies: Float[Array, "batch copies time height width 3"]) -> jax.Array:
+    def _features(self, model: Any, copies: Float[jax.Array, "batch copies time height width 3"]) -> jax.Array:
         """`[B, copies, F]`: all of a batch in one pass, as batch statistics want it."""
         if not hasattr(model, "features"):
             raise UserError(f"{type(model).__name__} gives no features to be an embedding; take another --model")
@@ -98,11 +99,11 @@ class Embedding:
 
 
 def info_nce(
-    first: Float[Array, "batch features"],
-    second: Float[Array, "batch features"],
+    first: Float[jax.Array, "batch features"],
+    second: Float[jax.Array, "batch features"],
     temperature: float,
-    weight: Num[Array, " batch"] | None = None,
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    weight: Num[jax.Array, " batch"] | None = None,
+) -> tuple[Float[jax.Array, " batch"], Float[jax.Array, " batch"]]:
     """SimCLR's loss of each pair, NT-Xent, and the share of its two vectors that are nearest to each other.
 
     Each vector is to be told from all others of both halves as its partner, by cosines.
