@@ -4,8 +4,10 @@ copies: of stretches of `zoo.data.real_films`, up to `--clips` of each film, spr
 re-encoded (H.264 at CRF 38), cropped (the middle 80% of both sides), flipped (left to right), slowed (to half the pace)
 and captioned (white text on a black bar over the lowest sixth). Each copy is a query, put as `zoo search query --video`
 puts it. It is searched for among the stretches of all films and `--others` clips of photos that a camera moves over;
-other stretches of the copy's own film count neither for nor against. One stretch is right, so a query's average
-precision is 1 / its rank.
+other stretches of the copy's own film count neither for nor against; "mAP to the moment" is where they count against.
+One stretch is right, so a query's average precision is 1 / its rank. `--held-out` asks only for stretches of films that
+no training here sees, still among all. `--runs` compares by what runs of `zoo train --task embedding` make of the same
+vectors too.
 
 words: the questions of retrieval_words.csv, each with the films that show what it asks for, as `zoo search query
 --text` puts them, over an index of all films. A question's rank is that of the first right segment.
@@ -24,20 +26,23 @@ import itertools
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import av
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tyro.conf import Positional
 
 from benchmarks import on_device, tables
-from zoo import command_line
+from zoo import command_line, publish
 from zoo.data.encode import write_video
 from zoo.data.real_clips import RealClips
 from zoo.data.real_films import FILMS, STORED_RATE, frames_of
 from zoo.errors import UserError
+from zoo.models.embedder import Embedder
 from zoo.video_analysis import CLASSIFIER, LONGEST, MODELS, VideoAnalyser, VideoSegment
 from zoo.video_index import SENTENCES, VideoIndex, open_index, open_or_make
 
@@ -61,6 +66,10 @@ class Arguments:
     """Stretches of each film that are searched for."""
     others: int = 2000
     """Clips of other sources among which they are found."""
+    held_out: bool = False
+    """Search for stretches of held-out films only."""
+    runs: tuple[Path, ...] = ()
+    """Folders of trainings whose vectors are compared with the classifier's."""
     films: int | None = None
     """No more than so many films, to try it out."""
     rows: int = 1_000_000
@@ -93,46 +102,88 @@ def _films(arguments: Arguments) -> list[Any]:
 
 
 def copies(arguments: Arguments) -> tuple[str, list[dict[str, Any]]]:
-    """Recall and mean average precision by kind of copy."""
+    """Recall and mean average precision by kind of copy, for the classifier's vectors and those of each run."""
+    heads = {run.name: _head(run) for run in arguments.runs}  # before the work, which takes long
+    gallery, sources, queries = copied_vectors(arguments)
+    rows = copies_found(CLASSIFIER, gallery, sources, queries)
+    for name, head in heads.items():
+        asked = [(kind, right, head(vectors)) for kind, right, vectors in queries]
+        rows += copies_found(name, list(map(head, gallery)), sources, asked)
+    return f"{len(queries)} copies among {len(gallery)} stretches of {len(set(sources))} sources", rows
+
+
+def _head(run: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """What a run makes of the classifier's vectors float32 [N, features]: vectors of length 1."""
+    config, model = publish.trained(run)
+    if config.task != "embedding" or config.start != {"backbone": CLASSIFIER}:
+        raise UserError(f"{run} is no run of zoo train --task embedding over {CLASSIFIER}; name another with --runs")
+    project = cast(Embedder, model).project
+
+    def head(vectors: np.ndarray) -> np.ndarray:
+        made = np.asarray(project(jnp.asarray(vectors)))
+        return made / np.linalg.norm(made, axis=-1, keepdims=True)
+
+    return head
+
+
+type Asked = tuple[str, int, np.ndarray]
+"""A copy: its kind, which stretch is right, and its vectors float32 [segments, features]."""
+
+
+def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], list[Asked]]:
+    """Of each stretch its vectors float32 [segments, features] and its source, and the copies that are searched for."""
     analyser = VideoAnalyser()
     gallery, sources, queries = [], [], []
     for film in _films(arguments):
         frames = frames_of(film)
         starts = np.arange(0, max(1, len(frames) - _STRETCH // 2), _STRETCH)
         asked = set(np.linspace(0, len(starts) - 1, min(len(starts), arguments.clips)).round().astype(int).tolist())
+        if arguments.held_out and film.split != "test":
+            asked = set()
         for number, start in enumerate(starts.tolist()):
             clip = np.asarray(frames[start : start + _STRETCH])
             if number in asked:
-                queries += [(kind, len(gallery), film.name, encoded(*copied(clip, kind))) for kind in KINDS]
+                copies = ((kind, encoded(*copied(clip, kind))) for kind in KINDS)
+                queries += [(kind, len(gallery), analyser.embeddings(copy)) for kind, copy in copies]
             gallery.append(analyser.embeddings(encoded(clip)))
             sources.append(film.name)
     photos = RealClips("train", kinds=("photo",), clips_a_kind=arguments.others)
     for number in range(arguments.others):
         gallery.append(analyser.embeddings(encoded(photos[number]["video"])))
         sources.append("photos")
-    ranks: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    for kind, right, source, copy in queries:
-        ranks[kind].append(rank(analyser.embeddings(copy), gallery, sources, right, source))
-    everything = list(itertools.chain.from_iterable(ranks.values()))
-    header = f"{len(queries)} copies among {len(gallery)} stretches of {len(set(sources))} sources"
-    return header, [_figures(name, found) for name, found in [*ranks.items(), ("all", everything)]]
+    return gallery, sources, queries
 
 
-def _figures(name: str, ranks: list[int]) -> dict[str, Any]:
-    found = np.array(ranks)
-    return {
-        "copies": name,
-        "queries": len(found),
-        "recall@1": f"{np.mean(found == 1):.4f}",
-        "recall@5": f"{np.mean(found <= 5):.4f}",
-        "mAP": f"{np.mean(1 / found):.4f}",
-    }
+def copies_found(by: str, gallery: list[np.ndarray], sources: list[str], queries: list[Asked]) -> list[dict[str, Any]]:
+    """The figures of each kind of copy, and of all."""
+    rows = []
+    for kind in (*KINDS, "all"):
+        ranks, among_own = [], []
+        for _, right, vectors in (query for query in queries if kind in (query[0], "all")):
+            ranks.append(rank(vectors, gallery, sources, right, sources[right]))
+            among_own.append(rank(vectors, gallery, sources, right))
+        found = np.array(ranks)
+        rows.append(
+            {
+                "vectors": by,
+                "copies": kind,
+                "queries": len(found),
+                "recall@1": f"{np.mean(found == 1):.4f}",
+                "recall@5": f"{np.mean(found <= 5):.4f}",
+                "mAP": f"{np.mean(1 / found):.4f}",
+                "mAP to the moment": f"{np.mean(1 / np.array(among_own)):.4f}",
+            }
+        )
+    return rows
 
 
-def rank(vectors: np.ndarray, gallery: list[np.ndarray], sources: list[str], right: int, source: str) -> int:
-    """Which place the right stretch has, from 1 on, among those of other sources; each by its best pair of vectors."""
+def rank(
+    vectors: np.ndarray, gallery: list[np.ndarray], sources: list[str], right: int, source: str | None = None
+) -> int:
+    """Which place the right stretch has, from 1 on; each counts by its best pair of vectors, those of `source` not."""
     scores = np.array([(part @ vectors.T).max() for part in gallery])
     others = np.array([name != source for name in sources])
+    others[right] = False
     return 1 + int(np.sum(scores[others] >= scores[right]))
 
 

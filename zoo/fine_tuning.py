@@ -26,16 +26,25 @@ CLIPS = {
 """What a network that starts from nothing sees."""
 
 
-def fine_tuning(arch: str, dataset: str, init: str | None, data: str | None) -> TrainConfig:
+TASKS = ("classification", "embedding")
+"""What any architecture can learn from labelled videos; embedding takes no notice of the labels."""
+
+
+def fine_tuning(
+    arch: str, dataset: str, init: str | None, data: str | None, task: str = "classification"
+) -> TrainConfig:
     """The experiment that trains an architecture on labelled videos.
 
     Args:
       dataset, data: as `zoo.data.labelled_videos` takes them.
       init: what the network starts from: a published model, or what follows `<arch>_` in its name; None for nothing.
+      task: one of `TASKS`.
 
     Raises:
-      UserError: no such published model, or one of another architecture.
+      UserError: no such published model, or one of another architecture, or no such task.
     """
+    if task not in TASKS:
+        raise registry.unknown("task on labelled videos", task, TASKS)
     options, sees, start = {}, CLIPS, {}
     if init is not None:
         name = init if init in registry.list_models() else f"{arch}_{init}"
@@ -48,7 +57,7 @@ def fine_tuning(arch: str, dataset: str, init: str | None, data: str | None) -> 
         model=arch,
         options=options,
         start=start,
-        task="classification",
+        task=task,
         task_options={"mean": sees["mean"], "std": sees["std"]},
         dataset=dataset,
         dataset_options={"preprocessing": dict(sees)} | ({"data": data} if data else {}),

@@ -24,6 +24,9 @@ class Arguments:
     """What to train: cnn_2d, lstm, video_gen."""
     config: str | None = None
     """An experiment in zoo/configs, such as cnn_lstm_motion; without it the one that is called like the model."""
+    task: str | None = None
+    """What a model learns of labelled videos: classification, or embedding, vectors by which copies are found. Without
+    a model, the experiment of that name."""
     preset: str = "default"
     """A preset of the experiment."""
     init: str | None = None
@@ -95,12 +98,13 @@ def requested_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
 
 def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     given = {flag: value for flag in _FLAGS if (value := getattr(arguments, flag)) is not None}
-    name = arguments.config or arguments.model
+    name = arguments.config or arguments.model or arguments.task
     if name is None:
         raise UserError(f"say what to train with --model or --config: {', '.join(configs.trainable())}")
     if arguments.model and arguments.dataset and is_labelled_videos(arguments.dataset):
         data = str(arguments.data) if arguments.data else None
-        config = fine_tuning(arguments.model, arguments.dataset, arguments.init, data)
+        task = arguments.task or "classification"
+        config = fine_tuning(arguments.model, arguments.dataset, arguments.init, data, task)
     elif arguments.init:
         raise UserError("--init is for --model with --dataset folder:DIR, csv:FILE, kinetics400 or the like")
     else:
@@ -116,6 +120,8 @@ def _new_run(arguments: Arguments) -> tuple[TrainConfig, Path]:
     config = dataclasses.replace(config, task_options=task_options, **given)
     if arguments.config and arguments.model not in (None, config.model):
         raise UserError(f"--config {arguments.config} trains {config.model}, not {arguments.model}; leave out --model")
+    if arguments.task not in (None, config.task):
+        raise UserError(f"{name} learns {config.task}, not {arguments.task}; leave out --task")
     config.check()
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = arguments.runs / f"{config.model}-{config.dataset.replace(':', '-').replace('/', '-')}-{started}"
@@ -166,7 +172,7 @@ def _resumed_run(arguments: Arguments, folder: Path) -> tuple[TrainConfig, Path]
     config = TrainConfig.from_json(path.read_text(encoding="utf-8"))
     if arguments.model not in (None, config.model):
         raise UserError(f"{folder} is a run of {config.model}, not of {arguments.model}")
-    for flag in sorted(_FLAGS):
+    for flag in sorted({*_FLAGS, "task"}):
         value = getattr(arguments, flag)
         if value is not None and value != getattr(config, flag):
             begun = f"{folder} was begun with {flag} {getattr(config, flag)}, which --resume keeps"

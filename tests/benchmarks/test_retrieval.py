@@ -12,6 +12,8 @@ def test_rank_leaves_out_the_copy_s_own_film():
     vectors = np.eye(4, dtype=np.float32)
     gallery = [vectors[:1], vectors[1:2], np.stack([vectors[2], 0.9 * vectors[0]]), vectors[3:]]
     query = vectors[:1] + 0.1 * vectors[1:2]
+    assert retrieval.rank(query, gallery, ["a", "b", "b", "d"], 1, "b") == 2
+    assert retrieval.rank(query, gallery, ["a", "b", "b", "d"], 1) == 3, "the film's other stretch counts"
     assert retrieval.rank(query, gallery, ["a", "b", "c", "d"], 0, "a") == 1
     assert retrieval.rank(query, gallery, ["a", "b", "c", "d"], 1, "b") == 3
     assert retrieval.rank(query, gallery, ["b", "b", "c", "d"], 1, "b") == 2

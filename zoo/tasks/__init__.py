@@ -14,6 +14,7 @@ from flax import nnx
 from zoo.tasks.classification import Classification
 from zoo.tasks.detection import Detection
 from zoo.tasks.distillation import FramewiseI3D, WindowedI3D
+from zoo.tasks.embedding import Embedding
 from zoo.tasks.generation import FlowMatching
 from zoo.tasks.prediction import Prediction
 from zoo.tasks.reconstruction import Reconstruction
@@ -62,6 +63,7 @@ class Task(Protocol):
 TASKS: dict[str, Callable[..., Task]] = {
     "classification": Classification,
     "detection": Detection,
+    "embedding": Embedding,
     "generation": FlowMatching,
     "prediction": Prediction,
     "reconstruction": Reconstruction,
