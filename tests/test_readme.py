@@ -88,7 +88,7 @@ def test_the_streaming_example_runs(tmp_path, monkeypatch):
 def test_the_console_examples_run(tmp_path):
     commands = [line.removeprefix("$ uv run ") for line in "".join(blocks("console")).splitlines()]
     ours = [shlex.split(line) for line in commands if line.startswith("zoo ") and not line.startswith("zoo train")]
-    assert len(ours) == 7
+    assert len(ours) == 8
     place = tmp_path / "kinetics" / "val" / "opening bottle"
     place.mkdir(parents=True)
     shutil.copy(real_clips(tmp_path) / "cup.mp4", place)
@@ -102,4 +102,4 @@ def test_the_console_examples_run(tmp_path):
             [sys.executable, "-m", "zoo", *words], cwd=real_clips(tmp_path), capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout
+        assert done.stdout or "wrote grid.gif" in done.stderr
