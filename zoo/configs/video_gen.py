@@ -4,7 +4,7 @@ python -m zoo.train --model video_gen
 python -m zoo.train --model video_gen --preset full
 python -m zoo.train --model video_gen --preset clips --dataset folder:DIR
 
-The default takes 6 min 17 s on two cores of an Intel Xeon, the environment included, and ends at a test loss of 0.107.
+The default takes 5 min 33 s on two cores of an Intel Xeon, the environment included, and ends at a test loss of 0.107.
 Most single digits are recognised at once, some turn into others, and two that overlap are often not. `full` is for an
 accelerator and was not run. `clips` learns from videos of one's own, in colour, by the names of their class folders.
 
