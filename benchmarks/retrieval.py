@@ -16,17 +16,20 @@ speed: `--rows` vectors with the mean and covariance of the embeddings in the in
 in `--place`, searched as `zoo search query` does; recall is that of the 10 nearest, against comparing all. Queries are
 vectors of the same kind that are not in the database.
 
-The tables go to benchmarks/results/<device>-retrieval-<what>.csv with `--write`.
+`--place` keeps what was made: a run of `copies` that was stopped goes on, `speed` finds its vectors again, and
+`--db PLACE/index` is the index of `words`. The tables go to benchmarks/results/<device>-retrieval-<what>.csv with `--write`.
 """
 
+import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import itertools
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -34,6 +37,8 @@ import av
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.progress import track
 from tyro.conf import Positional
 
 from benchmarks import on_device, tables
@@ -79,7 +84,7 @@ class Arguments:
     db: Path | None = None
     """An index of real videos, for the statistics of its embeddings."""
     place: Path | None = None
-    """Where the database of vectors is made, and stays; in a temporary folder without."""
+    """A folder where vectors and databases are made, and stay; a temporary one without."""
     write: bool = False
     """Replace the published table."""
 
@@ -132,26 +137,51 @@ type Asked = tuple[str, int, np.ndarray]
 
 def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], list[Asked]]:
     """Of each stretch its vectors float32 [segments, features] and its source, and the copies that are searched for."""
-    analyser = VideoAnalyser()
     gallery, sources, queries = [], [], []
-    for film in _films(arguments):
-        frames = frames_of(film)
-        starts = np.arange(0, max(1, len(frames) - _STRETCH // 2), _STRETCH)
-        asked = set(np.linspace(0, len(starts) - 1, min(len(starts), arguments.clips)).round().astype(int).tolist())
-        if arguments.held_out and film.split != "test":
-            asked = set()
-        for number, start in enumerate(starts.tolist()):
-            clip = np.asarray(frames[start : start + _STRETCH])
-            if number in asked:
-                copies = ((kind, encoded(*copied(clip, kind))) for kind in KINDS)
-                queries += [(kind, len(gallery), analyser.embeddings(copy)) for kind, copy in copies]
-            gallery.append(analyser.embeddings(encoded(clip)))
-            sources.append(film.name)
     photos = RealClips("train", kinds=("photo",), clips_a_kind=arguments.others)
-    for number in range(arguments.others):
-        gallery.append(analyser.embeddings(encoded(photos[number]["video"])))
-        sources.append("photos")
+    with _place(arguments) as place:
+        vectors = KeptVectors(VideoAnalyser().embeddings, place / "vectors")
+        for film in track(_films(arguments), "films and their copies", console=Console(stderr=True)):
+            frames = frames_of(film)
+            starts = np.arange(0, max(1, len(frames) - _STRETCH // 2), _STRETCH)
+            asked = set(np.linspace(0, len(starts) - 1, min(len(starts), arguments.clips)).round().astype(int).tolist())
+            if arguments.held_out and film.split != "test":
+                asked = set()
+            for number, start in enumerate(starts.tolist()):
+                clip = np.asarray(frames[start : start + _STRETCH])
+                if number in asked:
+                    queries += [(kind, len(gallery), vectors(encoded(*copied(clip, kind)))) for kind in KINDS]
+                gallery.append(vectors(encoded(clip)))
+                sources.append(film.name)
+        for number in track(range(arguments.others), "clips of photos", console=Console(stderr=True)):
+            gallery.append(vectors(encoded(photos[number]["video"])))
+            sources.append("photos")
     return gallery, sources, queries
+
+
+class KeptVectors:
+    """What a function makes of videos, a file each in a folder: a run that was stopped goes on where it was."""
+
+    def __init__(self, make: Callable[[bytes], np.ndarray], folder: Path):
+        self._make, self._folder = make, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, video: bytes) -> np.ndarray:
+        file = self._folder / f"{hashlib.sha256(video).hexdigest()}.npy"
+        if not file.exists():
+            unfinished = file.with_suffix(".part.npy")
+            np.save(unfinished, self._make(video))
+            unfinished.rename(file)
+        return np.load(file)
+
+
+@contextlib.contextmanager
+def _place(arguments: Arguments) -> Iterator[Path]:
+    if arguments.place is not None:
+        yield arguments.place
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
 
 
 def copies_found(by: str, gallery: list[np.ndarray], sources: list[str], queries: list[Asked]) -> list[dict[str, Any]]:
@@ -225,13 +255,13 @@ def words(arguments: Arguments) -> tuple[str, list[dict[str, Any]]]:
     from zoo import indexing, predictor
     from zoo.search_engine import SearchEngine
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "films"
-        folder.mkdir()
+    with _place(arguments) as place:
+        folder = place / "films"
+        folder.mkdir(parents=True, exist_ok=True)
         for film in _films(arguments):
             write_video(folder / f"{film.name}.mp4", np.asarray(frames_of(film)), frame_rate=_RATE, enlarge=1)
         analyser = VideoAnalyser()
-        index = open_or_make(Path(place) / "db", folder, MADE_WITH)
+        index = open_or_make(place / "index", folder, MADE_WITH)
         indexing.update(index, analyser, predictor.load(SENTENCES).embed, indexing.Shard())
         engine, rows = SearchEngine(index), []
         for row in csv.DictReader(QUESTIONS.read_text(encoding="utf-8").splitlines()):
@@ -254,15 +284,15 @@ def speed(arguments: Arguments) -> tuple[str, list[dict[str, Any]]]:
         raise UserError("--db is missing: an index of real videos, whose embeddings the vectors are to be like")
     real = open_index(arguments.db)._table.to_arrow()["embedding"].combine_chunks()
     real = real.flatten().to_numpy().reshape(len(real), -1)
-    draw = like(real, np.random.default_rng(0))
-    with tempfile.TemporaryDirectory() as temporary:
-        place = arguments.place or Path(temporary) / "db"
-        begun = time.perf_counter()
+    draw, ask = (like(real, np.random.default_rng(seed)) for seed in (0, 1))
+    with _place(arguments) as folder:
+        place = folder / "drawn"
+        new, begun = not place.exists(), time.perf_counter()
         index = _filled(place, draw, arguments.rows)
         index.index_vectors("embedding")
         built = time.perf_counter() - begun
         index = open_index(place)
-        queries = draw(arguments.queries + 20)
+        queries = ask(arguments.queries + 20)
         for query in queries[:20]:
             index.near("embedding", query, _NEAREST)
         times, right = [], 0
@@ -280,7 +310,7 @@ def speed(arguments: Arguments) -> tuple[str, list[dict[str, Any]]]:
         "median ms": f"{1e3 * float(np.median(times)):.1f}",
         "95% ms": f"{1e3 * float(np.quantile(times, 0.95)):.1f}",
         f"recall@{_NEAREST}": f"{right / len(times) / _NEAREST:.4f}",
-        "built s": f"{built:.0f}",
+        "built s": f"{built:.0f}" if new else "",
         "MB on disk": f"{size / 1e6:.0f}",
         "MB of memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}",
     }
@@ -304,12 +334,17 @@ def _filled(place: Path, draw: Any, rows: int) -> VideoIndex:
     import pyarrow as pa
 
     index = open_or_make(place, place, MADE_WITH)
+    if len(index) == rows:
+        return index
+    if len(index):
+        raise UserError(f"{place} holds {len(index)} vectors, not {rows}; remove it, or name another --place")
     pixel, one = np.zeros((1, 1, 3), np.uint8), np.ones(1, np.float32)
     first = VideoSegment(0.0, 1.0, (("", 1.0),), (), (), "", draw(1)[0], one, pixel)
     index.replace("0", "", [first], one[None])
     table = index._table
     pattern = table.to_arrow()
-    for numbers in itertools.batched(range(1, rows), _BATCH):
+    batches = list(itertools.batched(range(1, rows), _BATCH))
+    for numbers in track(batches, "vectors", console=Console(stderr=True)):
         vectors = draw(len(numbers))
         same = [name for name in pattern.column_names if name not in ("key", "embedding")]
         filled: dict[str, Any] = {
