@@ -17,7 +17,7 @@ in `--place`, searched as `zoo search query` does; recall is that of the 10 near
 vectors of the same kind that are not in the database.
 
 `--place` keeps what was made: a run of `copies` that was stopped goes on, `speed` finds its vectors again, and
-`--db PLACE/index` is the index of `words`. The tables go to benchmarks/results/<device>-retrieval-<what>.csv with `--write`.
+`--db PLACE/index` is the index of `words`. With `--write` the tables go to benchmarks/results.
 """
 
 import contextlib
