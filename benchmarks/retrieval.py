@@ -3,11 +3,11 @@
 copies: of stretches of `zoo.data.real_films`, up to `--clips` of each film, spread evenly, copies are made that are
 re-encoded (H.264 at CRF 38), cropped (the middle 80% of both sides), flipped (left to right), slowed (to half the pace)
 and captioned (white text on a black bar over the lowest sixth). Each copy is a query, put as `zoo search query --video`
-puts it. It is searched for among the stretches of all films and `--others` clips of photos that a camera moves over;
-other stretches of the copy's own film count neither for nor against; "mAP to the moment" is where they count against.
-One stretch is right, so a query's average precision is 1 / its rank. `--held-out` asks only for stretches of films that
-no training here sees, still among all. `--runs` compares by what runs of `zoo train --task embedding` make of the same
-vectors too.
+puts it. It is searched for among the stretches of all films and `--others` clips of photos that a camera moves over,
+each of them one shot that need not be looked for; other stretches of the copy's own film count neither for nor against;
+"mAP to the moment" is where they count against. One stretch is right, so a query's average precision is 1 / its rank.
+`--held-out` asks only for stretches of films that no training here sees, still among all. `--runs` compares by what
+runs of `zoo train --task embedding` make of the same vectors too.
 
 words: the questions of retrieval_words.csv, each with the films that show what it asks for, as `zoo search query
 --text` puts them, over an index of all films. A question's rank is that of the first right segment.
@@ -140,7 +140,9 @@ def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], l
     gallery, sources, queries = [], [], []
     photos = RealClips("train", kinds=("photo",), clips_a_kind=arguments.others)
     with _place(arguments) as place:
-        vectors = KeptVectors(VideoAnalyser().embeddings, place / "vectors")
+        analyser = VideoAnalyser()
+        vectors = KeptVectors(analyser.embeddings, place / "vectors")
+        of_one_shot = KeptVectors(lambda frames: analyser._embedding(frames)[0][None], place / "vectors")
         for film in track(_films(arguments), "films and their copies", console=Console(stderr=True)):
             frames = frames_of(film)
             starts = np.arange(0, max(1, len(frames) - _STRETCH // 2), _STRETCH)
@@ -154,7 +156,7 @@ def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], l
                 gallery.append(vectors(encoded(clip)))
                 sources.append(film.name)
         for number in track(range(arguments.others), "clips of photos", console=Console(stderr=True)):
-            gallery.append(vectors(encoded(photos[number]["video"])))
+            gallery.append(of_one_shot(photos[number]["video"]))
             sources.append("photos")
     return gallery, sources, queries
 
@@ -162,11 +164,11 @@ def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], l
 class KeptVectors:
     """What a function makes of videos, a file each in a folder: a run that was stopped goes on where it was."""
 
-    def __init__(self, make: Callable[[bytes], np.ndarray], folder: Path):
+    def __init__(self, make: Callable[[Any], np.ndarray], folder: Path):
         self._make, self._folder = make, folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, video: bytes) -> np.ndarray:
+    def __call__(self, video: bytes | np.ndarray) -> np.ndarray:
         file = self._folder / f"{hashlib.sha256(video).hexdigest()}.npy"
         if not file.exists():
             unfinished = file.with_suffix(".part.npy")
