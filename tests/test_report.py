@@ -90,6 +90,12 @@ def test_a_shot_is_clicked_and_the_player_jumps(page: str):
         assert opened.get_by_role("status").inner_text() == "The player is at 0:01.0."
         opened.wait_for_selector("button[aria-current=true][aria-label^='Shot 3']")
 
+        # On a telephone nothing stands out at the side, and the player stays where one sees it.
+        opened.set_viewport_size({"width": 360, "height": 640})
+        assert opened.evaluate("document.documentElement.scrollWidth") == 360
+        opened.get_by_role("button", name="The picture in the middle 0:01.0 to 0:01.5").click()
+        assert chromium.is_in_sight(opened, "video")
+
         # By keyboard alone: the first stop skips to the shots, the next ones are the shots themselves.
         opened.reload()
         opened.keyboard.press("Tab")
