@@ -44,3 +44,9 @@ def position(opened: Any) -> float:
     player = "document.querySelector('video')"
     until(opened, f"{player}.readyState >= 2 && !{player}.seeking")
     return opened.evaluate(f"{player}.currentTime")
+
+
+def is_in_sight(opened: Any, selector: str) -> bool:
+    """Whether all of an element, from its top to its bottom, is within the window."""
+    box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+    return opened.evaluate(f"{box}.top >= 0 && {box}.bottom <= innerHeight")

@@ -112,7 +112,9 @@ def test_what_cannot_be_read_is_named_skipped_and_counted(capsys):
 
 
 def test_a_folder_that_changes_while_it_is_read(monkeypatch, capsys):
-    for name in "abc":
+    film(Path("videos/c.mkv"), RED)
+    index()
+    for name in "ab":
         film(Path(f"videos/{name}.mkv"), RED, seed=ord(name))
     listed = indexing.videos_below
 
@@ -146,6 +148,31 @@ def test_an_empty_folder_empties_no_index(monkeypatch):
     monkeypatch.setattr(indexing, "videos_below", lambda folder: (["b.mkv"], refusing))
     index()
     assert rows() == [("b.mkv", 0), ("deep/a.mkv", 0)], "below a folder that cannot be read nothing is gone"
+
+
+def test_a_folder_without_videos_does_not_claim_the_index():
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no video; nothing was changed in db"):
+        search.main(["index", "empty", "--db", "db"])
+    assert not Path("db").exists()
+    film(Path("videos/a.mkv"), RED)
+    index()
+    assert rows() == [("a.mkv", 0)]
+
+
+def test_a_pipe_is_named_and_never_opened(monkeypatch):
+    """Whoever opens one waits until somebody writes to it."""
+
+    def sha256_of(path: Path) -> str:
+        assert not path.is_fifo()
+        return path.name
+
+    monkeypatch.setattr(indexing.download, "sha256_of", sha256_of)
+    film(Path("videos/a.mkv"), RED)
+    os.mkfifo("videos/b.mkv")
+    index()
+    assert rows() == [("a.mkv", 0)]
+    assert Path("db/unreadable.txt").read_text() == "b.mkv: it is a pipe, a socket or a device, and no file\n"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

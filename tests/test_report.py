@@ -1,5 +1,6 @@
 """`zoo report`: the page says what is in the video, stands alone, and works by mouse, by keyboard and by name."""
 
+import os
 import re
 from pathlib import Path
 
@@ -50,6 +51,28 @@ def test_a_silent_video_without_objects(capsys):
     assert "1 shots; wrote film-report-2.html" in capsys.readouterr().err
 
 
+def test_names_that_are_no_text_or_too_long(monkeypatch):
+    """The page is not lost at the end, and a name that nothing can be written to is told at the beginning."""
+    film(Path("film.mkv"), RED)
+    os.rename("film.mkv", b"\xff.mkv")
+    report.main([os.fsdecode(b"\xff.mkv"), "--out", "page.html"])
+    assert "<h1>\\udcff.mkv</h1>" in Path("page.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(report, "_analyse", None)
+    os.rename(b"\xff.mkv", "n" * 250 + ".mkv")
+    for out in ([], ["--out", "n" * 250 + ".html"], ["--out", "n" * 245 + ".html"]):
+        with pytest.raises(UserError, match=r"cannot write n*(-report)?\.html: File name too long"):
+            report.main(["n" * 250 + ".mkv", *out])
+
+
+def test_a_label_is_told_by_the_first_of_its_names(monkeypatch):
+    monkeypatch.setattr(colourists.Classifier, "labels", ("soap, cleaner", "crate", "chest"))
+    film(Path("film.mkv"), RED)
+    report.main(["film.mkv", "--out", "page.html"])
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "In a frame: soap 0." in page
+    assert "cleaner 0." not in page
+
+
 @chromium.wanted
 @pytest.mark.slow
 def test_a_shot_is_clicked_and_the_player_jumps(page: str):
@@ -66,6 +89,12 @@ def test_a_shot_is_clicked_and_the_player_jumps(page: str):
         assert max(colour[:3]) == colour[2], "it shows the blue shot"
         assert opened.get_by_role("status").inner_text() == "The player is at 0:01.0."
         opened.wait_for_selector("button[aria-current=true][aria-label^='Shot 3']")
+
+        # On a telephone nothing stands out at the side, and the player stays where one sees it.
+        opened.set_viewport_size({"width": 360, "height": 640})
+        assert opened.evaluate("document.documentElement.scrollWidth") == 360
+        opened.get_by_role("button", name="The picture in the middle 0:01.0 to 0:01.5").click()
+        assert chromium.is_in_sight(opened, "video")
 
         # By keyboard alone: the first stop skips to the shots, the next ones are the shots themselves.
         opened.reload()

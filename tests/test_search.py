@@ -95,6 +95,13 @@ def test_it_is_told_drawn_and_cut_out(capsys):
     assert not Path("none.png").exists()
 
 
+def test_what_is_gone_since_is_left_out_of_what_is_cut_out():
+    (Path("videos") / LOUD).unlink()
+    with pytest.warns(UserWarning, match="left out sub/loud.*, which is not as it was indexed: there is no file"):
+        search.main(["query", "--db", "db", "--text", "opening bottle", "--export", "cuts"])
+    assert len(list(Path("cuts").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,8 +109,13 @@ def test_it_is_told_drawn_and_cut_out(capsys):
         (["--text", "a", "--image", "b.png"], "and --image and --text is given"),
         (["--text", " ?! "], "has no word in it"),
         (["--text", "a", "--top", "0"], "--top 0 asks for no segment"),
+        (["--text", "a", "--top", "9" * 30], "give 1000000 at most"),
         (["--text", "a", "--after", "nan"], "--after nan is no time"),
         (["--text", "a", "--label", "opening botle"], "did you mean opening bottle"),
+        (
+            ["--text", "a", "--label", "' OR 1=1"],
+            "those of i3d_kinetics400, efficientnet_lite0_imagenet and centernet_coco",
+        ),
         (["--text", "a", "--sheet", "sheet.jpg"], "sheet.jpg is not named as"),
         (["--text", "a", "--export", "videos/" + RED_AND_GREEN], "is no folder"),
         (["--video", "no.mp4"], "there is no file 'no.mp4'"),

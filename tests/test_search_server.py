@@ -11,7 +11,7 @@ import uvicorn
 
 from tests import chromium, colourists
 from tests.colourists import BLUE, GREEN, RED, film
-from zoo import search
+from zoo import search, search_server
 from zoo.data.decode import open_video
 from zoo.errors import UserError
 from zoo.search_server import application
@@ -77,6 +77,7 @@ def test_indexed_files_are_served_in_whole_and_in_part_and_no_others(served):
         "/picture/' OR 1=1 --/0".replace(" ", "%20"),
         f"/?like={key_of('secret.txt')}/0",
         "/?like=nothing",
+        f"/?like={key_of('plain.mp4')}/{'9' * 5000}",
         f"/clip/{key_of('plain.mp4')}/9",
         f"/clip/{key_of('later.mp4')}/0",
         "/static/style.css",
@@ -91,9 +92,11 @@ def test_indexed_files_are_served_in_whole_and_in_part_and_no_others(served):
     answer, body = get(port, f"/picture/{key_of('plain.mp4')}/1")
     assert (answer.status, body[:2]) == (200, b"\xff\xd8")
     assert get(port, "/", Host="evil.example")[0].status == 400
+    Path("videos/plain.mp4").write_text("no video any more")
+    assert get(port, f"/clip/{key_of('plain.mp4')}/1")[0].status == 404
 
 
-def test_the_page_finds(served):
+def test_the_page_finds(monkeypatch, served):
     port, index = served
     _, body = get(port, "/")
     assert f"{len(index)} segments of 3 videos can be found" in body.decode()
@@ -112,6 +115,8 @@ def test_the_page_finds(served):
         assert answer.status == 400
         assert told in body.decode()
     assert get(port, "/?text=%3F!")[0].status == 200
+    monkeypatch.setattr(search_server, "_COUNT", 2)
+    assert "The first 2 segments found" in get(port, "/?text=bottle")[1].decode()
 
 
 def test_it_listens_on_this_machine_alone_and_tells_a_taken_port(served, monkeypatch):
@@ -133,6 +138,9 @@ def test_it_listens_on_this_machine_alone_and_tells_a_taken_port(served, monkeyp
 def test_what_is_found_is_played(served):
     port, _ = served
     with chromium.page(f"http://127.0.0.1:{port}/") as opened:
+        assert not opened.locator("video").is_visible(), "there is nothing to play yet"
+        opened.set_viewport_size({"width": 360, "height": 640})
+        assert opened.evaluate("document.documentElement.scrollWidth") == 360
         opened.get_by_label("Words").fill("wrapping present")
         opened.keyboard.press("Enter")
         opened.wait_for_selector("h2:has-text('segments found')")
@@ -142,6 +150,7 @@ def test_what_is_found_is_played(served):
         opened.get_by_role("button", name="plain.mp4, 0:00.5 to 0:01.0").click()
         assert chromium.position(opened) == pytest.approx(0.5, abs=0.01)
         assert opened.evaluate("document.querySelector('video').error") is None
+        assert chromium.is_in_sight(opened, "video")
         assert opened.get_by_role("status").inner_text() == "The player is at 0:00.5 of plain.mp4."
         assert opened.evaluate("[...document.images].every(picture => picture.naturalWidth > 0)")
         opened.get_by_role("link", name=f"More like {NAME} at 0:00.0").click()

@@ -125,6 +125,14 @@ def test_a_sheet_of_many_shots_of_a_tall_film(tmp_path: Path):
     assert sheet.shape[2] == 3
 
 
+def test_an_upright_picture_does_not_part_the_others_from_their_texts():
+    wide, upright = np.full((9, 16, 3), 200, np.uint8), np.full((16, 9, 3), 100, np.uint8)
+    sheets = [contact_sheet.arrange([wide, wide, other], [["text"]] * 3) for other in (wide, upright)]
+    assert sheets[0].shape == sheets[1].shape
+    rows, columns = np.nonzero(sheets[1].max(axis=2) == 100)
+    assert np.ptp(rows) / np.ptp(columns) == pytest.approx(16 / 9, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -196,10 +196,23 @@ def test_an_index_that_cannot_be_used_is_refused_with_the_way_out(tmp_path):
     for use in uses:
         with pytest.raises(UserError, match=r"is of version 2, and 1 is read here; delete it and build it anew: rm -r"):
             use()
-    note.write_text("{")
-    with pytest.raises(UserError, match=r"index\.json is damaged"):
-        open_index(db)
+    for damaged in (
+        b"{",
+        b"\xff",
+        b"[]",
+        json.dumps(told | {"folder": 3}).encode(),
+        json.dumps(told | {"models": {"frames": 1}}).encode(),
+    ):
+        note.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"index\.json is damaged"):
+            open_index(db)
     note.write_text(json.dumps(told))
+    for rows in (db / "segments.lance" / "data").iterdir():
+        rows.rename(tmp_path / "aside")
+        with pytest.raises(UserError, match="is damaged or of another LanceDB") as refused:
+            open_index(db).files()
+        assert ".rs" not in str(refused.value), "where in LanceDB's source it was found out"
+        (tmp_path / "aside").rename(rows)
     for version in (db / "segments.lance" / "_versions").iterdir():
         version.write_bytes(b"nonsense")
     with pytest.raises(UserError, match="is damaged or of another LanceDB"):

@@ -1,6 +1,7 @@
 """Contact sheets: the middle picture of every shot, with its number, its time and its tags; or any pictures."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,21 +44,24 @@ def arrange(pictures: Sequence[np.ndarray], texts: Sequence[Sequence[str]]) -> n
     """Pictures uint8 [H, W, 3] in rows, each with its lines of text below, the first one bright: uint8 [H, W, 3].
 
     Args:
-      pictures: at least one; they are made as wide as there is room for.
+      pictures: at least one; they are made as wide as there is room for, but no higher than most of them.
       texts: as many lines for each.
     """
     columns, width = _columns(len(pictures))
     heights = [max(1, min(round(width * pixels.shape[0] / pixels.shape[1]), 2 * width)) for pixels in pictures]
     font = ImageFont.load_default(size=max(10, width // 20))
     line = round(font.getbbox("Ag")[3]) + 2
-    height = max(heights)
+    height = statistics.median_low(heights)  # one upright picture must not part all others from their texts
     cell = height + line * max(map(len, texts)) + _PAD
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (width + _PAD) + _PAD, rows * cell + _PAD), _BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     for index, (pixels, lines) in enumerate(zip(pictures, texts, strict=True)):
         left, top = _PAD + index % columns * (width + _PAD), _PAD + index // columns * cell
-        sheet.paste(Image.fromarray(pixels).resize((width, heights[index]), Image.Resampling.BOX), (left, top))
+        scale = min(1.0, height / heights[index])
+        size = max(1, round(width * scale)), max(1, round(heights[index] * scale))
+        picture = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
+        sheet.paste(picture, (left + (width - size[0]) // 2, top + height - size[1]))
         for row, text in enumerate(lines):
             place = left, top + height + row * line
             pen.text(place, _cut(text, font, width), fill=_FAINT if row else _TEXT, font=font)

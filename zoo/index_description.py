@@ -39,15 +39,15 @@ def read(path: Path) -> Description | None:
       UserError: it cannot be read, is damaged, or is of another version.
     """
     try:
-        text = (path / _FILE).read_text(encoding="utf-8")
+        text = (path / _FILE).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name the folder of an index with --db") from error
     try:
         found = json.loads(text)
-        version, *_ = found["format"], found["folder"], found["models"]
-    except (ValueError, TypeError, KeyError) as error:
+        version, *_ = found["format"], Path(found["folder"]), {role: (n, d) for role, (n, d) in found["models"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path / _FILE} is damaged; {rebuild(path)}") from error
     if version != FORMAT:
         raise UserError(f"the index in {path} is of version {version}, and {FORMAT} is read here; {rebuild(path)}")

@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,18 @@ def videos_below(folder: Path) -> tuple[list[str], dict[str, str]]:
     return sorted(files.values()), refused
 
 
+def list_videos(folder: Path, db: Path) -> tuple[list[str], dict[str, str]]:
+    """`videos_below`, at least one.
+
+    Raises:
+      UserError: the folder holds no video; the index in `db` is not to be emptied, nor to be made of such a folder.
+    """
+    found, refused = videos_below(folder)
+    if not found:
+        raise UserError(f"{folder} holds no video{_first_of(refused)}; nothing was changed in {db}")
+    return found, refused
+
+
 def update(
     index: VideoIndex,
     analyse: Callable[[Path, Callable[[float], None]], Any],
@@ -102,9 +115,7 @@ def update(
     Raises:
       UserError: the folder holds no video, or the index cannot be written.
     """
-    found, refused = videos_below(index.folder)
-    if not found:
-        raise UserError(f"{index.folder} holds no video{_first_of(refused)}; nothing was changed in {index.path}")
+    found, refused = list_videos(index.folder, index.path)
     outcome = Outcome(unreadable={path: reason for path, reason in refused.items() if shard.has(path)})
     known = {file: content for file, content in index.files().items() if shard.has(file)}
     ours = [file for file in found if shard.has(file)]
@@ -185,7 +196,14 @@ def _in_parallel(
 
 
 def _stamp(path: Path) -> tuple[int, int]:
+    """A file's size and time.
+
+    Raises:
+      UserError: it is none.
+    """
     told = path.stat()
+    if not stat.S_ISREG(told.st_mode):  # whoever opened a pipe might wait for ever
+        raise UserError("it is a pipe, a socket or a device, and no file")
     return told.st_size, told.st_mtime_ns
 
 

@@ -10,11 +10,16 @@ from zoo.errors import UserError
 
 
 def free(path: Path) -> Path:
-    """The path, or with a number where that is taken: nobody's file is replaced unasked."""
+    """The path, or with a number where that is taken: nobody's file is replaced unasked.
+
+    Raises:
+      UserError: the system refuses, such as a name that is too long.
+    """
     number, unused = 1, path
-    while unused.exists():
-        number += 1
-        unused = path.with_stem(f"{path.stem}-{number}")
+    with refusal_told(path):
+        while unused.exists():
+            number += 1
+            unused = path.with_stem(f"{path.stem}-{number}")
     return unused
 
 
@@ -25,7 +30,10 @@ def check_writable(path: Path) -> None:
       UserError: no file can be written there.
     """
     folder = path.absolute().parent
-    if path.is_dir():
+    with refusal_told(path):  # a name may be too long, or be so while it is written
+        is_folder = path.is_dir()
+        _partial(path).exists()
+    if is_folder:
         raise UserError(f"cannot write {path}: it is a folder; name a file in it")
     if not folder.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {folder}; make it first")
@@ -63,7 +71,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       UserError: the system refuses.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = _partial(path)
     with refusal_told(path):
         try:
             yield partial
@@ -96,3 +104,8 @@ def write_if_first(path: Path, text: str) -> None:
                 os.link(partial, path)  # which a rename would replace
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written until it is whole."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")

@@ -112,11 +112,12 @@ def architectures() -> list[str]:
     return sorted(_ARCHITECTURES)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not there: suggests the nearest ones, or lists them all."""
+def unknown(kind: str, name: str, known: Iterable[str], many: str = "") -> UserError:
+    """The error for a name that is not there: suggests the nearest ones, or lists them all, or says `many` instead."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
+    listed = many or f"there are {', '.join(known) or 'none'}"
+    hint = f"did you mean {' or '.join(near)}?" if near else listed
     return UserError(f"no {kind} is called {name!r}; {hint}")
 
 

@@ -41,6 +41,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"the page is HTML, which {out} is not named as; give --out NAME.html")
     output_files.check_outputs(arguments.file, [out])
 
+    name = Path(arguments.file).name.encode(errors="backslashreplace").decode()  # one that is not UTF-8 stays legible
+
     from zoo.data.decode import open_video  # after the mistakes that can be told without waiting for JAX
     from zoo.data.source import open_source
     from zoo.video_analysis import VideoAnalyser
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> None:
         analyser = VideoAnalyser(arguments.model)
         analysis = _analyse(analyser, source.file)
         with open_video(source.file) as reader:
-            page = _page(Path(arguments.file).name, analysis, _copy(reader), analyser.names)
+            page = _page(name, analysis, _copy(reader), analyser.names)
     finally:
         source.close()
     if len(page) > _LARGE:
@@ -78,7 +80,7 @@ def _copy(reader: Any) -> bytes:
     from zoo.excerpt import write_small_copy
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "copy.mp4"
+        path = Path(folder) / "the copy in the page.mp4"  # notes name it
         write_small_copy(reader, _SHORT_SIDE, path)
         return path.read_bytes()
 

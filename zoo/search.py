@@ -8,12 +8,13 @@ import math
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from zoo import command_line, output_files, registry
+from zoo import command_line, index_description, output_files, registry
 from zoo.errors import UserError
 from zoo.process_flags import ALONE, GivenProcess
 
@@ -22,6 +23,8 @@ _COMMANDS = {
     "query": "finds segments by a clip, by a picture or by words",
     "serve": "a page to search and play, on this machine alone",
 }
+
+_MOST = 1_000_000  # segments that are told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +114,10 @@ def _index(arguments: IndexArguments) -> None:
     number, count = processes.place(arguments.processes)
     analyser = VideoAnalyser(arguments.model)
     models = {**analyser.names, "sentences": SENTENCES}
-    index = open_or_make(arguments.db, Path(os.path.realpath(arguments.folder)), models)
+    folder = Path(os.path.realpath(arguments.folder))
+    if index_description.read(arguments.db) is None:
+        indexing.list_videos(folder, arguments.db)  # a slip of the pen must not claim the index for a folder
+    index = open_or_make(arguments.db, folder, models)
     sentences = functools.cache(lambda: predictor.load(SENTENCES))  # not where nothing is new
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -176,6 +182,8 @@ def _check_query(arguments: QueryArguments) -> None:
         raise UserError(f'--text {arguments.text!r} has no word in it; give some: --text "opening a bottle"')
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top} asks for no segment; give 1 or more")
+    if arguments.top > _MOST:
+        raise UserError(f"--top {arguments.top} asks for more segments than can be told; give {_MOST} at most")
     for name in ("after", "before"):
         seconds = getattr(arguments, name)
         if seconds is not None and not math.isfinite(seconds):
@@ -259,7 +267,12 @@ def _export(index: Any, hits: list[Any], folder: Path) -> None:
     for rank, hit in enumerate(hits, 1):
         stem = re.sub(r"[^\w.-]+", "_", Path(hit.file).stem)[:60]
         path = output_files.free(folder / f"{rank:02d}-{stem}-{hit.start:.1f}-{hit.end:.1f}.mp4")
-        with open_video(index.folder / hit.file) as reader:
+        try:
+            reader = open_video(index.folder / hit.file)
+        except UserError as error:  # gone or changed since, which the other hits do not suffer from
+            warnings.warn(f"left out {_one_line(hit.file)}, which is not as it was indexed: {error}", stacklevel=1)
+            continue
+        with reader:
             write_excerpt(reader, hit.start, hit.end, path)
         print(f"wrote {path}", file=sys.stderr)
 

@@ -6,6 +6,8 @@ from zoo import predictor, registry
 from zoo.video_analysis import VideoAnalyser
 from zoo.video_index import Filters, Hit, VideoIndex
 
+_NAMING = ("classifier", "frames", "objects")  # the models that give labels
+
 
 class SearchEngine:
     """An index and the models that turn questions into its vectors; each is loaded when it is first needed."""
@@ -60,12 +62,13 @@ class SearchEngine:
 
     def labels(self) -> list[str]:
         """Labels and objects that segments may have, sorted."""
-        roles = ("classifier", "frames", "objects")
-        return sorted({label for role in roles for label in registry.card(self.index.models[role]).labels})
+        return sorted({label for role in _NAMING for label in registry.card(self.index.models[role]).labels})
 
     def _check(self, filters: Filters | None) -> None:
         if filters is None or filters.label is None:
             return
         known = self.labels()
         if filters.label not in known:
-            raise registry.unknown("label of this index", filters.label, known)
+            *cards, last = (self.index.models[role] for role in _NAMING)
+            many = f"there are {len(known):,}, those of {', '.join(cards)} and {last}: see zoo.card(NAME).labels"
+            raise registry.unknown("label of this index", filters.label, known, many)

@@ -25,6 +25,7 @@ from zoo.web_pages import render
 
 _HOST = "127.0.0.1"
 _COUNT = 24  # segments on a page
+_DIGITS = 9  # of a segment's number; Python refuses to read thousands of them
 _FIELDS = ("text", "label", "file", "after", "before")
 # The page's own scripts and files, and no other's: a file's name or a transcript must not become a script.
 _POLICY = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:"
@@ -78,10 +79,13 @@ def application(index: VideoIndex) -> Starlette:
         path, stretch = index.file_of(key), index.stretch(key, number)
         if path is None or stretch is None or not path.is_file():
             raise HTTPException(404)
-        with tempfile.TemporaryDirectory() as folder, open_video(path) as reader:
-            copy = Path(folder) / "clip.mp4"
-            write_excerpt(reader, *stretch, copy)
-            return Response(copy.read_bytes(), media_type="video/mp4")
+        try:
+            with tempfile.TemporaryDirectory() as folder, open_video(path) as reader:
+                copy = Path(folder) / "clip.mp4"
+                write_excerpt(reader, *stretch, copy)
+                return Response(copy.read_bytes(), media_type="video/mp4")
+        except UserError as error:  # it is not as it was indexed
+            raise HTTPException(404, str(error)) from error
 
     return Starlette(
         routes=[
@@ -102,7 +106,7 @@ def _answer(engine: SearchEngine, asked: Mapping[str, str], like: str | None) ->
     )
     if like is not None:
         key, _, number = like.partition("/")
-        if not number.isdecimal():
+        if not number.isdecimal() or len(number) > _DIGITS:
             raise HTTPException(404)
         hits = engine.like(key, int(number), _COUNT, filters)
         if hits is None:
@@ -113,7 +117,9 @@ def _answer(engine: SearchEngine, asked: Mapping[str, str], like: str | None) ->
         hits = engine.all(_COUNT, filters)
     else:
         return [], f"{len(engine.index)} segments of {len(engine.index.files())} videos can be found"
-    return hits, f"{len(hits)} segments found" if hits else "Nothing found"
+    if not hits:
+        return hits, "Nothing found"
+    return hits, f"{'The first ' if len(hits) == _COUNT else ''}{len(hits)} segments found"
 
 
 def _seconds(asked: Mapping[str, str], name: str) -> float | None:

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,15 @@ def open_table(path: Path) -> Any:
         database = lancedb.connect(path, read_consistency_interval=datetime.timedelta(0))
         return database.open_table(_NAME) if _NAME in database.list_tables().tables else None
     except (OSError, RuntimeError, ValueError) as error:
-        reason = f"damaged or of another LanceDB ({error})"
-        raise UserError(f"the index in {path} is {reason}; {index_description.rebuild(path)}") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error for an index that LanceDB cannot read: its own words, without where in its source they stand."""
+    reason = re.sub(r", [^ ]*\.rs:\d+(:\d+)?", "", str(error))
+    return UserError(
+        f"the index in {path} is damaged or of another LanceDB ({reason}); {index_description.rebuild(path)}"
+    )
 
 
 def make(path: Path, segment: VideoSegment, text_embedding: np.ndarray) -> Any:

@@ -91,8 +91,8 @@ class VideoIndex:
         """The SHA-256 of every indexed file by its path below the folder."""
         if self._table is None:
             return {}
-        rows = self._table.search().where("number = 0").select(["file", "content"]).to_arrow()
-        return dict(zip(rows["file"].to_pylist(), rows["content"].to_pylist(), strict=True))
+        rows = self._table.search().where("number = 0").select(["file", "content"])
+        return {row["file"]: row["content"] for row in self._read(rows)}
 
     def __len__(self) -> int:
         return 0 if self._table is None else self._table.count_rows()
@@ -144,8 +144,8 @@ class VideoIndex:
         """
         search = self._table.search(vector, vector_column_name=column).distance_type("cosine")
         search = search.nprobes(_LOOKED_AT["nprobes"]).refine_factor(_LOOKED_AT["refine_factor"])
-        rows = self._filtered(search, filters).select([*_SHOWN, "_distance"]).limit(count).to_list()
-        return [_hit(row, 1 - row["_distance"]) for row in rows]
+        search = self._filtered(search, filters).select([*_SHOWN, "_distance"]).limit(count)
+        return [_hit(row, 1 - row["_distance"]) for row in self._read(search)]
 
     def near_any(self, column: str, vectors: np.ndarray, count: int, filters: Filters | None = None) -> list[Hit]:
         """The segments nearest to any of several vectors float32 [N, features], each with its best score."""
@@ -168,12 +168,12 @@ class VideoIndex:
         search = self._filtered(search.vector(vector).text(words).distance_type("cosine"), filters)
         search = search.nprobes(_LOOKED_AT["nprobes"]).refine_factor(_LOOKED_AT["refine_factor"])
         search = search.rerank(RRFReranker(K=_FUSED)).limit(max(count, _FUSED_ROWS))
-        return [_hit(row, row["_relevance_score"]) for row in search.to_list()[:count]]
+        return [_hit(row, row["_relevance_score"]) for row in self._read(search)[:count]]
 
     def all(self, count: int, filters: Filters) -> list[Hit]:
         """Segments that are what the filters say, in the order in which they were indexed; their score is 0."""
-        rows = self._filtered(self._table.search(), filters).select([*_SHOWN]).limit(count).to_list()
-        return [_hit(row, 0.0) for row in rows]
+        search = self._filtered(self._table.search(), filters).select([*_SHOWN]).limit(count)
+        return [_hit(row, 0.0) for row in self._read(search)]
 
     def embedding(self, key: str, number: int) -> np.ndarray | None:
         """A segment's vector, float32 [features]; None where there is no such segment."""
@@ -197,8 +197,20 @@ class VideoIndex:
     def _value(self, column: str, key: str, number: int) -> Any:
         if not re.fullmatch("[0-9a-f]{32}", key) or number >= 2**31:
             return None  # it is none of ours, and might be SQL
-        rows = self._table.search().where(f"key = '{key}' AND number = {number}").select([column]).to_list()
+        search = self._table.search().where(f"key = '{key}' AND number = {number}").select([column])
+        rows = self._read(search)
         return rows[0][column] if rows else None
+
+    def _read(self, search: Any) -> list[dict[str, Any]]:
+        """The rows that are found.
+
+        Raises:
+          UserError: a file of the table is damaged or gone, which shows only when it is read.
+        """
+        try:
+            return search.to_list()
+        except (OSError, RuntimeError) as error:
+            raise segment_table.unreadable(self.path, error) from error
 
     def _make_searchable_by_words(self) -> None:
         """Rows that come later are found too, without the index but for a while."""

@@ -14,6 +14,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("zoo", "pages"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     made.globals["clock"] = clock
+    made.globals["first_name"] = lambda label: label.partition(",")[0]  # ImageNet's have synonyms after commas
     return made
 
 

@@ -144,7 +144,7 @@ class VideoWriter:
         suffix = self.path.suffix.lower()
         taken = _SOUNDS[FORMATS[suffix][0]]
         if codec not in taken:
-            told = f"{self.path} has no sound: {suffix} takes {', '.join(sorted(taken))}, and this is {codec}"
+            told = f"{self.path.name} has no sound: {suffix} takes {', '.join(sorted(taken))}, and this is {codec}"
             warnings.warn(told, stacklevel=4)
             return
         self._track = container.add_stream_from_template(theirs)
