@@ -1,5 +1,6 @@
 """What the README shows is true: its examples run, its table is made from the cards, its pictures are there."""
 
+import ast
 import os
 import re
 import shlex
@@ -7,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from zoo import list as list_command
 from zoo import registry
+
+pytestmark = pytest.mark.usefixtures("compiled_programs")  # of the same models by examples in Python and commands
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 ROOT = Path(__file__).parent.parent
@@ -69,10 +73,19 @@ def real_clips(tmp_path: Path) -> Path:
 def test_the_long_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(real_clips(tmp_path))
     (example,) = [block for block in blocks("python") if "embed" in block]
-    shown: dict = {}
-    exec(compile(example, "README.md", "exec"), shown)
-    assert shown["clips"].shape[1:] == (64, 224, 224, 3)
-    assert shown["predictor"].embed("cup.mp4").shape == (1024,)
+    names: dict[str, Any] = {}
+    shown = []  # the value of every expression, as an interactive Python would show it
+    for statement in ast.parse(example).body:
+        if isinstance(statement, ast.Expr):
+            shown.append(eval(compile(ast.Expression(statement.value), "README.md", "eval"), names))
+        else:
+            exec(compile(ast.Module([statement], []), "README.md", "exec"), names)
+    answers, features, logits, protocol = shown
+    assert {label for label, _ in answers[:2]} == {"opening bottle", "using remote controller (not gaming)"}
+    assert (features.shape, features.dtype) == ((1024,), "float32")
+    assert names["clips"].shape[1:] == (64, 224, 224, 3)
+    assert logits.shape == (1, 400)
+    assert protocol == names["predictor"].card.protocol != ""
 
 
 @pytest.mark.slow
@@ -95,11 +108,10 @@ def test_the_console_examples_run(tmp_path):
     (tmp_path / "videos").mkdir()
     shutil.copy(tmp_path / "cup.mp4", tmp_path / "videos")
     for _, *words in ours:
-        if "--clips" in words:  # ten by three of them take minutes; test_evaluate.py counts several
-            words[words.index("--clips") + 1] = "1"
-            words[words.index("--crops") + 1] = "1"
-        done = subprocess.run(
-            [sys.executable, "-m", "zoo", *words], cwd=real_clips(tmp_path), capture_output=True, text=True
-        )
+        # As many as the README shows take minutes; test_evaluate.py and test_video_generator.py count several.
+        for flag, few in (("--clips", "1"), ("--crops", "1"), ("--num", "2")):
+            if flag in words:
+                words[words.index(flag) + 1] = few
+        done = subprocess.run([sys.executable, "-m", "zoo", *words], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout or "wrote grid.gif" in done.stderr

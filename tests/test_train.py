@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from zoo import configs, registry, run_log, train
 from zoo.data import open_dataset
 from zoo.errors import UserError
 from zoo.run_checkpoints import RunCheckpoints
+
+pytestmark = pytest.mark.usefixtures("compiled_programs")  # of the same two models, again and again
 
 SMALL_GENERATOR = dataclasses.replace(
     configs.experiment("video_gen"),
@@ -34,18 +34,6 @@ SMALL_GENERATOR = dataclasses.replace(
     checkpoint_every=4,
 )
 SMALL_LSTM = dataclasses.replace(configs.experiment("lstm"), steps=12, checkpoint_every=4, log_every=1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One folder of them for this file's runs, in this process and in others: they train the same two models."""
-    with pytest.MonkeyPatch.context() as patch:
-        # As in conftest.py: otherwise another process rounds otherwise.
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-        patch.setenv("ZOO_COMPILATION_CACHE", str(tmp_path_factory.mktemp("compiled")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 def begin(folder: Path, config: configs.TrainConfig) -> Path:
@@ -205,7 +193,7 @@ def test_lstm_reaches_95_percent_of_held_out_digits(tmp_path):
 
 @pytest.mark.slow
 def test_cnn_2d_beats_the_nearest_class_mean(tmp_path):
-    train.main(["--model", "cnn_2d", "--runs", str(tmp_path)])
+    train.main(["--model", "cnn_2d", "--steps", "100", "--runs", str(tmp_path)])  # half of the preset's
     (folder,) = tmp_path.iterdir()
     splits = {split: open_dataset("digits", split, size=64, channels=1) for split in ("train", "test")}
     pixels = {split: data.images.reshape(len(data), -1).astype(float) for split, data in splits.items()}

@@ -106,10 +106,10 @@ def test_figures_of_all_items():
 def test_a_few_spoken_texts_are_learnt_by_heart(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     data = open_dataset("spoken_commands", "train", speakers=1)
-    items = [data[index] for index in range(8)]
+    items = [data[index] for index in range(4)]
     batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
     model = registry.create("speech_ctc", dropout=0.0)
-    learnt(model, batch, 240)
+    learnt(model, batch, 180)
     model.eval()
     answers = Speech().evaluate(model, batch, jax.random.key(0))["answers"]
     assert Speech().over_all(jax.device_get(answers))["word_error_rate"] < 0.1

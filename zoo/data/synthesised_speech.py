@@ -17,7 +17,6 @@ import wave
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from zoo import hub
 from zoo.data.log_mel import SAMPLE_RATE
@@ -195,6 +194,8 @@ def say(saying: Saying, place: Path) -> np.ndarray:
     with wave.open(str(place)) as file:
         rate, samples = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
     place.unlink()
+    from scipy.signal import resample_poly  # half as long to import as all else that a training needs, most without it
+
     divisor = np.gcd(rate, SAMPLE_RATE)
     sound = resample_poly(samples.astype(np.float32), SAMPLE_RATE // divisor, rate // divisor)
     heard = np.flatnonzero(np.abs(sound) > _QUIET * np.abs(sound).max())
