@@ -141,8 +141,8 @@ def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], l
     photos = RealClips("train", kinds=("photo",), clips_a_kind=arguments.others)
     with _place(arguments) as place:
         analyser = VideoAnalyser()
-        vectors = KeptVectors(analyser.embeddings, place / "vectors")
-        of_one_shot = KeptVectors(lambda frames: analyser._embedding(frames)[0][None], place / "vectors")
+        vectors = KeptVectors(lambda clip, crf: analyser.embeddings(encoded(clip, crf)), place / "vectors")
+        of_one_shot = KeptVectors(lambda clip: analyser._embedding(clip)[0][None], place / "vectors")
         for film in track(_films(arguments), "films and their copies", console=Console(stderr=True)):
             frames = frames_of(film)
             starts = np.arange(0, max(1, len(frames) - _STRETCH // 2), _STRETCH)
@@ -152,8 +152,8 @@ def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], l
             for number, start in enumerate(starts.tolist()):
                 clip = np.asarray(frames[start : start + _STRETCH])
                 if number in asked:
-                    queries += [(kind, len(gallery), vectors(encoded(*copied(clip, kind)))) for kind in KINDS]
-                gallery.append(vectors(encoded(clip)))
+                    queries += [(kind, len(gallery), vectors(*copied(clip, kind))) for kind in KINDS]
+                gallery.append(vectors(clip, _FINE))
                 sources.append(film.name)
         for number in track(range(arguments.others), "clips of photos", console=Console(stderr=True)):
             gallery.append(of_one_shot(photos[number]["video"]))
@@ -162,17 +162,21 @@ def copied_vectors(arguments: Arguments) -> tuple[list[np.ndarray], list[str], l
 
 
 class KeptVectors:
-    """What a function makes of videos, a file each in a folder: a run that was stopped goes on where it was."""
+    """What a function makes of clips, a file each in a folder: a run that was stopped goes on where it was.
 
-    def __init__(self, make: Callable[[Any], np.ndarray], folder: Path):
+    A file is named by the pixels, and not by how they are encoded: libx264 writes other bytes each time.
+    """
+
+    def __init__(self, make: Callable[..., np.ndarray], folder: Path):
         self._make, self._folder = make, folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, video: bytes | np.ndarray) -> np.ndarray:
-        file = self._folder / f"{hashlib.sha256(video).hexdigest()}.npy"
+    def __call__(self, clip: np.ndarray, *how: int) -> np.ndarray:
+        named = hashlib.sha256(repr((clip.shape, *how)).encode() + clip.tobytes())
+        file = self._folder / f"{named.hexdigest()}.npy"
         if not file.exists():
             unfinished = file.with_suffix(".part.npy")
-            np.save(unfinished, self._make(video))
+            np.save(unfinished, self._make(clip, *how))
             unfinished.rename(file)
         return np.load(file)
 
@@ -239,7 +243,7 @@ def copied(clip: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
     return clip, _FINE
 
 
-def encoded(clip: np.ndarray, crf: int = _FINE) -> bytes:
+def encoded(clip: np.ndarray, crf: int) -> bytes:
     """A clip uint8 [T, H, W, 3] as an MP4 of H.264, 16 frames a second."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:

@@ -33,8 +33,8 @@ def test_copies():
     captioned = made["captioned"][0]
     np.testing.assert_array_equal(captioned[:, :50], clip[:, :50])
     assert captioned[:, 50:].max() > 200 > captioned[:, 50:].mean() * 4
-    assert len(retrieval.encoded(clip, 38)) < len(retrieval.encoded(clip))
-    with open_video(retrieval.encoded(clip)) as reader:
+    assert len(retrieval.encoded(clip, 38)) < len(retrieval.encoded(clip, 20))
+    with open_video(retrieval.encoded(clip, 20)) as reader:
         assert (reader.frame_rate, reader.height, reader.width, reader.duration) == (16, 60, 80, 0.25)
 
 
@@ -67,16 +67,19 @@ def test_speed_of_a_small_database(tmp_path):
 def test_vectors_are_made_once_and_kept(tmp_path):
     seen = []
 
-    def make(video: bytes) -> np.ndarray:
-        seen.append(video)
-        if video == b"broken":
+    def make(clip: np.ndarray, *how: int) -> np.ndarray:
+        seen.append((clip.shape, *how))
+        if not clip.any():
             raise UserError("cannot be read")
-        return np.full((2, 3), len(video), np.float32)
+        return np.full((2, 3), clip.sum() + sum(how), np.float32)
 
+    square, row = np.ones((2, 2), np.uint8), np.ones((1, 4), np.uint8)
     for _ in range(2):
         kept = retrieval.KeptVectors(make, tmp_path / "vectors")
-        np.testing.assert_array_equal(kept(b"one"), np.full((2, 3), 3, np.float32))
-        np.testing.assert_array_equal(kept(b"three"), np.full((2, 3), 5, np.float32))
+        np.testing.assert_array_equal(kept(square, 20), np.full((2, 3), 24, np.float32))
+        np.testing.assert_array_equal(kept(square, 38), np.full((2, 3), 42, np.float32))
+        np.testing.assert_array_equal(kept(row), np.full((2, 3), 4, np.float32))
         with pytest.raises(UserError):
-            kept(b"broken")
-    assert seen == [b"one", b"three", b"broken", b"broken"]
+            kept(np.zeros((2, 2), np.uint8), 20)
+    made = [((2, 2), 20), ((2, 2), 38), ((1, 4),)]
+    assert seen == [*made, ((2, 2), 20), ((2, 2), 20)]
