@@ -78,6 +78,8 @@ def test_indexed_files_are_served_in_whole_and_in_part_and_no_others(served):
         f"/?like={key_of('secret.txt')}/0",
         "/?like=nothing",
         f"/?like={key_of('plain.mp4')}/{'9' * 5000}",
+        f"/picture/{key_of('plain.mp4')}/{'9' * 5000}",
+        f"/clip/{key_of('plain.mp4')}/one",
         f"/clip/{key_of('plain.mp4')}/9",
         f"/clip/{key_of('later.mp4')}/0",
         "/static/style.css",

@@ -62,7 +62,7 @@ def application(index: VideoIndex) -> Starlette:
         return HTMLResponse(render("search.html", **values), status, {"Content-Security-Policy": _POLICY})
 
     def picture(request: Request) -> Response:
-        found = index.picture(request.path_params["key"], request.path_params["number"])
+        found = index.picture(request.path_params["key"], _number(request.path_params["number"]))
         if found is None:
             raise HTTPException(404)
         return Response(found, media_type="image/jpeg")
@@ -75,7 +75,7 @@ def application(index: VideoIndex) -> Starlette:
 
     def clip(request: Request) -> Response:
         """A segment as an MP4 that browsers play, for files that they do not."""
-        key, number = request.path_params["key"], request.path_params["number"]
+        key, number = request.path_params["key"], _number(request.path_params["number"])
         path, stretch = index.file_of(key), index.stretch(key, number)
         if path is None or stretch is None or not path.is_file():
             raise HTTPException(404)
@@ -90,9 +90,9 @@ def application(index: VideoIndex) -> Starlette:
     return Starlette(
         routes=[
             Route("/", page),
-            Route("/picture/{key}/{number:int}", picture),
+            Route("/picture/{key}/{number}", picture),
             Route("/video/{key}", video),
-            Route("/clip/{key}/{number:int}", clip),
+            Route("/clip/{key}/{number}", clip),
         ],
         # Another site's page must not read this one by a name of its own that leads here.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"])],
@@ -106,9 +106,7 @@ def _answer(engine: SearchEngine, asked: Mapping[str, str], like: str | None) ->
     )
     if like is not None:
         key, _, number = like.partition("/")
-        if not number.isdecimal() or len(number) > _DIGITS:
-            raise HTTPException(404)
-        hits = engine.like(key, int(number), _COUNT, filters)
+        hits = engine.like(key, _number(number), _COUNT, filters)
         if hits is None:
             raise HTTPException(404)
     elif asked["text"]:
@@ -120,6 +118,13 @@ def _answer(engine: SearchEngine, asked: Mapping[str, str], like: str | None) ->
     if not hits:
         return hits, "Nothing found"
     return hits, f"{'The first ' if len(hits) == _COUNT else ''}{len(hits)} segments found"
+
+
+def _number(text: str) -> int:
+    """A segment's number in its file, as an address has it."""
+    if not text.isdecimal() or len(text) > _DIGITS:
+        raise HTTPException(404)
+    return int(text)
 
 
 def _seconds(asked: Mapping[str, str], name: str) -> float | None:
