@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from zoo import configs, registry, run_log, train
+from zoo import configs, registry, run_log, train, train_arguments
 from zoo.data import open_dataset
 from zoo.errors import UserError
 from zoo.run_checkpoints import RunCheckpoints
@@ -167,10 +167,21 @@ def test_a_wrong_request_is_told(arguments, words, tmp_path, monkeypatch):
 
 def test_a_run_is_resumed_as_what_it_is(tmp_path):
     folder = begin(tmp_path / "run", SMALL_LSTM)
+    for other in ("video_gen", "video_gen_moving_digits", "resnet18"):
+        with pytest.raises(UserError, match=f"is a run of lstm, not of {other}"):
+            train.main(["--model", other, "--resume", str(folder)])
     with pytest.raises(UserError, match="is a run of lstm, not of video_gen"):
-        train.main(["--model", "video_gen", "--resume", str(folder)])
+        train.main(["--config", "video_gen", "--resume", str(folder)])
     with pytest.raises(UserError, match="was begun with steps 12, which --resume keeps; leave out --steps"):
         train.main(["--model", "lstm", "--resume", str(folder), "--steps", "50"])
+
+
+def test_the_command_that_began_a_run_goes_on_with_it(tmp_path):
+    config = configs.experiment("simvp_moving_digits")
+    (folder := tmp_path / "run").mkdir()
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+    arguments = train_arguments.Arguments(model="simvp_moving_digits", resume=folder)
+    assert train_arguments.requested_run(arguments) == (configs.TrainConfig.from_json(config.to_json()), folder)
 
 
 def test_bfloat16_computes_with_float32_parameters(tmp_path):

@@ -170,8 +170,11 @@ def _resumed_run(arguments: Arguments, folder: Path) -> tuple[TrainConfig, Path]
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.json")
     config = TrainConfig.from_json(path.read_text(encoding="utf-8"))
-    if arguments.model not in (None, config.model):
-        raise UserError(f"{folder} is a run of {config.model}, not of {arguments.model}")
+    for name in (arguments.config, arguments.model):
+        # The command that began the run, with --resume behind it, may name an experiment.
+        trains = configs.experiment(name, arguments.preset).model if name in configs.trainable() else name
+        if trains not in (None, config.model):
+            raise UserError(f"{folder} is a run of {config.model}, not of {name}")
     for flag in sorted({*_FLAGS, "task"}):
         value = getattr(arguments, flag)
         if value is not None and value != getattr(config, flag):
