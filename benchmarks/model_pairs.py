@@ -132,6 +132,7 @@ def _cnn_lstm(frame_cnn: str) -> Callable[[], Any]:
 
 
 _FRAMES, _CLIP = (1, 16, 112, 112, 3), (1, 16, 224, 224, 3)
+_DENOISED = ((8, 8, 32, 32, 1), (8,), (8, 10), (8, 8))
 
 # A clip at a time, which is what people try on a CPU; the generator with the batch that it is trained with, and the
 # ConvLSTM with four sequences, as both are hardly seen alone.
@@ -142,7 +143,7 @@ PAIRS: Mapping[str, Pair] = {
     "r3d_18": Pair(partial(zoo.create, "r3d_18"), (_FRAMES,), _video_resnet(factorised=False)),
     "i3d": Pair(partial(zoo.create, "i3d"), (_CLIP,), _I3D),
     "conv_lstm": Pair(lambda: ConvLSTM(64, 64, rngs=nnx.Rngs(0)), ((4, 10, 64, 64, 64),), _CONV_LSTM, labels=False),
-    "video_gen": Pair(partial(zoo.create, "video_gen"), ((8, 8, 32, 32, 1), (8,), (8, 10)), _VIDEO_GEN, labels=False),
+    "video_gen": Pair(partial(zoo.create, "video_gen"), _DENOISED, _VIDEO_GEN, labels=False),
 }
 
 

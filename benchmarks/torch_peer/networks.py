@@ -249,14 +249,15 @@ class VideoGen(nn.Module):
             self.up.append(nn.ModuleList([*mixing[1:], ConvBlock(features, below, condition)]))
         self.last = Modulation(widths[0], condition)
         self.head = nn.Conv3d(widths[0], channels * patch**2, (1, 3, 3), padding=(0, 1, 1))
+        self.known_in = nn.Linear(1, widths[0], bias=False)
 
-    def forward(self, x, time, classes):
+    def forward(self, x, time, classes, known):
         condition = self.time_out(functional.silu(self.time_in(sinusoids(time * 1000, 64, 10_000.0))))
         condition = functional.silu(condition + self.class_in(classes))
         b, c, t, h, w = x.shape
         p = self.patch
         x = x.reshape(b, c, t, h // p, p, w // p, p).permute(0, 4, 6, 1, 2, 3, 5).flatten(1, 3)
-        x = self.stem(x)
+        x = self.stem(x) + self.known_in(known[..., None]).movedim(-1, 1)[..., None, None]
         kept = []
         for level, blocks in enumerate(self.down):
             if level > 0:

@@ -139,6 +139,16 @@ def test_both_sides_know_the_same_models():
     assert {ast.literal_eval(key) for key in there.keys if key} == set(model_pairs.PAIRS)
 
 
+@pytest.mark.parametrize("name", model_pairs.PAIRS)
+def test_our_side_takes_the_operands(name):
+    pair = model_pairs.PAIRS[name]
+    network = nnx.eval_shape(pair.create)
+    network.eval()
+    graph, state = nnx.split(network)
+    operands = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in pair.shapes]
+    jax.eval_shape(lambda state, *operands: nnx.merge(graph, state)(*operands), state, *operands)
+
+
 def test_the_other_side_needs_nothing_of_the_project():
     imported = set()
     for file in Path(serving.__file__).parent.glob("*.py"):
