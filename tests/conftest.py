@@ -13,6 +13,8 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_disable_most_optimizations", True)
 # Nothing goes into the user's cache, whichever command a test runs; a test of the cache gives it a folder.
 os.environ["ZOO_COMPILATION_CACHE"] = "off"
+# What a command would otherwise begin anew for (zoo.huge_pages), after its imports; tests begin a hundred commands.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 # Every call of these in any test is held to the shapes that its signature states.
 install_import_hook(["zoo.models", "zoo.tasks"], "beartype.beartype")
