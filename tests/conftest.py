@@ -9,12 +9,14 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
+from zoo import huge_pages
+
 # Machine code is not polished: tests compile far longer than they run. XLA's own passes stay as they are.
 jax.config.update("jax_disable_most_optimizations", True)
 # Nothing goes into the user's cache, whichever command a test runs; a test of the cache gives it a folder.
 os.environ["ZOO_COMPILATION_CACHE"] = "off"
 # What a command would otherwise begin anew for (zoo.huge_pages), after its imports; tests begin a hundred commands.
-os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+os.environ.setdefault(huge_pages.SETTING, huge_pages.LARGE)
 
 # Every call of these in any test is held to the shapes that its signature states.
 install_import_hook(["zoo.models", "zoo.tasks"], "beartype.beartype")

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 def ended(environment: dict[str, str]) -> tuple[int, list[str]]:
     """The process's number, and what it printed."""
-    others = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    others = {name: value for name, value in os.environ.items() if name != huge_pages.SETTING}
     command = [sys.executable, "-c", COMMAND, "one", "two words"]
     with subprocess.Popen(command, env=others | environment, stdout=subprocess.PIPE, text=True) as process:
         told = process.communicate()[0]
@@ -48,7 +48,7 @@ def test_the_users_own_setting_stays():
 
 
 def test_elsewhere_nothing_happens(monkeypatch, tmp_path: Path):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv(huge_pages.SETTING, raising=False)
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it began anew"))
     for told in (None, "[always] madvise never", "always madvise [never]"):
         kernel = tmp_path / "enabled"

@@ -1,4 +1,4 @@
-"""Large pages of memory for a command on Linux: 10 to 25% of the time of networks on a CPU (docs/large_pages.md).
+"""Large pages of memory for a command on Linux: 10 to 25% of the time of networks on a CPU (benchmarks/large_pages.py).
 
 XLA takes fresh memory for each call of a program on a CPU and gives it back. In pages of 4 KiB the kernel has to clear
 and hand out tens of thousands of them a call; in pages of 2 MiB a few hundred.
@@ -8,8 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-_SETTING = "GLIBC_TUNABLES"
-_LARGE = "glibc.malloc.hugetlb=1"
+SETTING, LARGE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+"""The variable that glibc reads as a process begins, and what asks it for large pages."""
+
 _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -18,8 +19,8 @@ def begin_with_huge_pages() -> None:
 
     glibc asks for large pages only if it was told so when the process began. A setting of the user's own stays.
     """
-    if _SETTING not in os.environ and _kernel_waits_to_be_asked() and _glibc() >= (2, 35):
-        os.environ[_SETTING] = _LARGE
+    if SETTING not in os.environ and _kernel_waits_to_be_asked() and _glibc() >= (2, 35):
+        os.environ[SETTING] = LARGE
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
