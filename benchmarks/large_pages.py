@@ -1,9 +1,9 @@
 """`python -m benchmarks.large_pages`: what memory in large pages is worth on this CPU (`zoo.huge_pages`).
 
 The same program runs in two processes, one with the kernel's pages of 4 KiB and one that asks for pages of 2 MiB, which
-take turns. The ratio is the time with large pages to that with small ones: the median over all pairs of turns, with the
-distance between its quartiles, by its size, as spread. The table, `benchmarks/results/<CPU>-large-pages.csv`, is kept
-after each row.
+take turns of many calls: the first calls of a turn tell of memory that the other process had until then. The ratio is
+the time with large pages to that with small ones: the median over all pairs of turns, with the distance between its
+quartiles, by its size, as spread. The table, `benchmarks/results/<CPU>-large-pages.csv`, is kept after each row.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from rich.console import Console
 from benchmarks import tables
 from benchmarks.model_pairs import PAIRS, inputs
 from benchmarks.model_peers import OURS, Peer
-from benchmarks.models import PASSES, RATE, turn
+from benchmarks.models import PASSES, RATE
 from benchmarks.on_device import cpu_name
 from zoo import command_line
 from zoo.huge_pages import LARGE, SETTING
 from zoo.registry import unknown
 
-FIELDS = ("model", "pass", "small pages ms", "large pages ms", "ratio", "spread", "rounds")
+FIELDS = ("model", "pass", "small pages ms", "large pages ms", "ratio", "spread", "rounds", "seconds a turn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,10 @@ class Arguments:
     """Models, with commas between."""
     passes: str = ",".join(PASSES)
     """What of them."""
-    rounds: int = 15
+    rounds: int = 5
     """Turns of each."""
+    seconds: float = 15.0
+    """Of each turn; a short one tells of memory that the other process had until then."""
 
 
 def main(argv: list[str]) -> None:
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
     file = tables.RESULTS / f"{tables.slug(cpu_name())}-large-pages.csv"
     for name, part in itertools.product(names, passes):
         with Console(stderr=True).status(f"{name}, {part}"):
-            row = measured(name, part, arguments.rounds)
+            row = measured(name, part, arguments.rounds, arguments.seconds)
         print("  ".join(f"{field} {value}" for field, value in row.items()), flush=True)
         table = tables.read(file, "model", "pass")
         table[name, part] = row
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> None:
         tables.write(file, f"{what}, on {cpu_name()}", FIELDS, table.values())
 
 
-def measured(name: str, part: str, rounds: int) -> dict[str, str]:
+def measured(name: str, part: str, rounds: int, seconds: float) -> dict[str, str]:
     """The cells of one row."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         file = Path(folder) / "inputs.npz"
@@ -72,12 +74,24 @@ def measured(name: str, part: str, rounds: int) -> dict[str, str]:
             side.ask("load", inputs=str(file), result=str(Path(folder) / "output.npz"), **program)
             sides.append(side)
         small, large = sides
-        pairs = [(turn(small, "ours"), turn(large, "ours")) for _ in range(rounds)]
+        pairs = [(_turn(small, seconds), _turn(large, seconds)) for _ in range(rounds)]
     ratios = [after / before for before, after in pairs]
     quarter, ratio, three = statistics.quantiles(ratios, n=4)
     before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
-    figures = (f"{before:.1f}", f"{after:.1f}", f"{ratio:.3f}", f"{(three - quarter) / ratio:.3f}", str(rounds))
+    figures = (
+        f"{before:.1f}",
+        f"{after:.1f}",
+        f"{ratio:.3f}",
+        f"{(three - quarter) / ratio:.3f}",
+        str(rounds),
+        f"{seconds:g}",
+    )
     return dict(zip(FIELDS, (name, part, *figures), strict=True))
+
+
+def _turn(side: Peer, seconds: float) -> float:
+    """Milliseconds of a call, as a median of those in one turn."""
+    return statistics.median(side.ask("turn", form="ours", seconds=seconds)["milliseconds"])
 
 
 if __name__ == "__main__":

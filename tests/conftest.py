@@ -15,8 +15,8 @@ from zoo import huge_pages
 jax.config.update("jax_disable_most_optimizations", True)
 # Nothing goes into the user's cache, whichever command a test runs; a test of the cache gives it a folder.
 os.environ["ZOO_COMPILATION_CACHE"] = "off"
-# What a command would otherwise begin anew for (zoo.huge_pages), after its imports; tests begin a hundred commands.
-os.environ.setdefault(huge_pages.SETTING, huge_pages.LARGE)
+# A setting of one's own, for which no command begins anew after its imports: tests begin a hundred of them.
+os.environ.setdefault(huge_pages.SETTING, "glibc.malloc.hugetlb=0")
 
 # Every call of these in any test is held to the shapes that its signature states.
 install_import_hook(["zoo.models", "zoo.tasks"], "beartype.beartype")

@@ -1,4 +1,4 @@
-"""Large pages of memory for a command on Linux: 10 to 25% of the time of networks on a CPU (benchmarks/large_pages.py).
+"""Large pages of memory for a command on Linux: up to a fifth of a network's time on a CPU (benchmarks/large_pages.py).
 
 XLA takes fresh memory for each call of a program on a CPU and gives it back. In pages of 4 KiB the kernel has to clear
 and hand out tens of thousands of them a call; in pages of 2 MiB a few hundred.
