@@ -122,6 +122,8 @@ _VIDEO_GEN: list[Row] = [
     (r"(.*norm)\.weight", r"\1.scale", as_is),
     (r"(stem|head|.*\.conv_in)\.weight", r"\1.kernel", _in_space),
     (r"(merge\..*|.*\.shortcut)\.weight", r"\1.kernel", _pointwise),
+    *_dense("(time_in|time_out|class_in)", r"condition.\1"),
+    *_dense(r"(.*)\.(expand|contract)", r"\1.perceptron.\2"),
     *_dense("(.*)", r"\1"),
 ]
 
