@@ -183,7 +183,7 @@ def measure(name: str, part: str, ours: Peer, theirs: Peer, rounds: int, folder:
         result = folder / "theirs.npz"
         try:
             compiling[form] = theirs.ask("load", form=form, result=str(result), **same, **options)["compile_seconds"]
-            times[form] = [turn(theirs, form)]
+            times[form] = [_turn(theirs, form)]
         except PeerError as error:
             if not options["compiled"]:
                 raise
@@ -191,10 +191,10 @@ def measure(name: str, part: str, ours: Peer, theirs: Peer, rounds: int, folder:
         errors.append(_errors(ours, name, folder, training=training))
         _check(f"{name}, {part}, PyTorch {form}", *errors[-1])
     for form in list(FORMS) * (SCREENING - 1):
-        times[form].append(turn(theirs, form))
+        times[form].append(_turn(theirs, form))
     first = {form: min(taken) for form, taken in times.items()}
     best = min(first, key=first.__getitem__)
-    pairs = [(turn(ours, "ours"), turn(theirs, best)) for _ in range(rounds)]
+    pairs = [(_turn(ours, "ours"), _turn(theirs, best)) for _ in range(rounds)]
     ratios = [our / their for our, their in pairs]
     quarter, ratio, three = statistics.quantiles(ratios, n=4)
     our, their = (statistics.median(times) for times in zip(*pairs, strict=True))
@@ -209,7 +209,7 @@ def measure(name: str, part: str, ours: Peer, theirs: Peer, rounds: int, folder:
     return cells | {"output error": f"{output:.1e}", "update error": f"{update:.1e}" if training else ""}
 
 
-def turn(peer: Peer, form: str) -> float:
+def _turn(peer: Peer, form: str) -> float:
     """Milliseconds of a call, as a median of those in one turn."""
     time.sleep(PAUSE_SECONDS)
     return statistics.median(peer.ask("turn", form=form, seconds=TURN_SECONDS)["milliseconds"])

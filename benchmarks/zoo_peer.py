@@ -22,16 +22,13 @@ def hello() -> dict[str, Any]:
     return {"versions": {"jax": jax.__version__}}
 
 
-def load(
-    form: str, model: str, training: bool, rate: float, inputs: str, result: str, weights: str | None = None
-) -> dict[str, Any]:
+def load(form: str, model: str, training: bool, rate: float, weights: str, inputs: str, result: str) -> dict[str, Any]:
     """Makes a program ready as `form`, and keeps what its first call gives in the file `result`.
 
-    That is the network's output, or the loss and the parameters after the step, by our names. Without a file of weights
-    they are as the network begins.
+    That is the network's output, or the loss and the parameters after the step, by our names.
     """
     pair = PAIRS[model]
-    network = filled(pair, weights) if weights else pair.create()
+    network = filled(pair, weights)
     with np.load(inputs) as arrays:
         operands = [jnp.asarray(arrays[str(place)]) for place in range(len(pair.shapes))]
         labels = jnp.asarray(arrays["labels"]) if pair.labels else None

@@ -9,14 +9,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
-from zoo import huge_pages
-
 # Machine code is not polished: tests compile far longer than they run. XLA's own passes stay as they are.
 jax.config.update("jax_disable_most_optimizations", True)
 # Nothing goes into the user's cache, whichever command a test runs; a test of the cache gives it a folder.
 os.environ["ZOO_COMPILATION_CACHE"] = "off"
-# A setting of one's own, for which no command begins anew after its imports: tests begin a hundred of them.
-os.environ.setdefault(huge_pages.SETTING, "glibc.malloc.hugetlb=0")
 
 # Every call of these in any test is held to the shapes that its signature states.
 install_import_hook(["zoo.models", "zoo.tasks"], "beartype.beartype")

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 import tyro
 
 from zoo.errors import UserError
-from zoo.huge_pages import begin_with_huge_pages
 
 
 def run(program: str, main: Callable[[list[str]], None]) -> NoReturn:
@@ -23,7 +22,6 @@ def run(program: str, main: Callable[[list[str]], None]) -> NoReturn:
 
     Warnings, which is how the library gives notice, become one line on stderr each.
     """
-    begin_with_huge_pages()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         _tell(program, f"note: {message}")
