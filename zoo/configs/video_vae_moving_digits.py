@@ -4,8 +4,8 @@ python -m zoo.train --model video_vae_moving_digits
 
 1,000 steps take 15 minutes on two cores of an Intel Xeon beside other work and end at a squared error of 0.0022, pixels
 being from -1 to 1. On OpenCV's digits, whose lines are finer, 1,500 steps end at 0.0044, with latents of four
-numbers and 800 steps at 0.0103. `video_gen_moving_digits` draws with it. With 3,000 steps it ends at 0.0010, but its
-latents are then harder to draw (docs/video_generation.md).
+numbers and 800 steps at 0.0103. `video_gen_moving_digits` draws with it. With 3,000 steps it ends at 0.0010, but a
+generator that was learnt on it drew worse (docs/video_generation.md).
 """
 
 from zoo.configs import TrainConfig
