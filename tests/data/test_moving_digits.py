@@ -168,6 +168,15 @@ def test_stochastic_digits_leave_the_walls_at_other_speeds(a_sheet):
     assert len(lengths) > 5
 
 
+def test_how_many_digits_a_clip_has():
+    """One or two: a single drawn number is 2 in half of the clips, the lesser of two in a quarter."""
+    for fewer, share in ((True, 0.25), (False, 0.5)):
+        source = MovingDigits("train", num_frames=1, size=16, max_digits=2, fewer_likelier=fewer)
+        pairs = np.mean([source[index]["classes"].sum() == 2 for index in range(2000)])
+        # Four standard deviations of 2,000 drawn clips.
+        assert abs(pairs - share) < 4 * np.sqrt(share * (1 - share) / 2000)
+
+
 def test_other_digits_are_told():
     with pytest.raises(UserError, match="moving_digits has no digits 'letters'; it has uci, opencv, mnist, fashion"):
         open_dataset("moving_digits", "test", digits="letters")

@@ -108,8 +108,7 @@ class MovingDigits:
     """Random-access source of clips: item i depends on (seed, split, i) alone.
 
     An item is `{"video": uint8 [num_frames, size, size, 1], "classes": float32 [10]}`, where `classes` counts how often
-    each digit occurs. `min_digits` to `max_digits` digits, fewer being likelier, start anywhere and move in any
-    direction.
+    each digit occurs. `min_digits` to `max_digits` digits start anywhere and move in any direction.
 
     Args:
       speed: least and greatest, in 64ths of the frame a step.
@@ -117,6 +116,7 @@ class MovingDigits:
         "opencv", the 5,000 of `digit_sheet`, in MNIST's box of 28x28 pixels; "mnist", MNIST's own by
         tensorflow-datasets; or "fashion", clothes in place of digits.
       stochastic: digits leave a wall in a direction and at a speed by chance; without, walls reflect.
+      fewer_likelier: a clip has the lesser of two drawn numbers of digits; without, all numbers are as likely.
     """
 
     num_classes: ClassVar[int] = NUM_CLASSES
@@ -131,6 +131,7 @@ class MovingDigits:
     speed: tuple[float, float] = (1.0, 3.0)
     digits: str = "uci"
     stochastic: bool = False
+    fewer_likelier: bool = True
 
     def __post_init__(self) -> None:
         if self.digits not in ("uci", *_DRAWN):
@@ -146,7 +147,8 @@ class MovingDigits:
             images, labels = _DRAWN[self.digits](self.split)
         box = images.shape[-1]
         rng = np.random.default_rng([self.seed, self.split == "test", index])
-        chosen = rng.integers(len(images), size=rng.integers(self.min_digits, self.max_digits + 1, 2).min())
+        numbers = rng.integers(self.min_digits, self.max_digits + 1, 2 if self.fewer_likelier else 1)
+        chosen = rng.integers(len(images), size=numbers.min())
         corners = wander(rng, len(chosen), self.num_frames, self.size, box, self.speed, stochastic=self.stochastic)
 
         video = np.zeros((self.num_frames, self.size, self.size, 1), np.uint8)
