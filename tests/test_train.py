@@ -13,10 +13,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
+import zoo
 from zoo import configs, registry, run_log, train, train_arguments
 from zoo.data import open_dataset
 from zoo.errors import UserError
+from zoo.parallel import Parallel
 from zoo.run_checkpoints import RunCheckpoints
 
 pytestmark = pytest.mark.usefixtures("compiled_programs")  # of the same two models, again and again
@@ -213,6 +216,13 @@ def test_cnn_2d_beats_the_nearest_class_mean(tmp_path):
     baseline = (nearest == splits["test"].labels).mean()
     assert 0.8 < baseline < 0.93, "the baseline stated in zoo/configs/cnn_2d.py"
     assert figures(folder)[-1]["top1"] > baseline + 0.05
+
+
+def test_a_network_without_classes_starts_from_a_published_one():
+    config = configs.experiment("video_vae_moving_digits", "decoder")
+    run = train._assembled(config, Parallel())
+    published = nnx.state(zoo.load("video_vae_moving_digits").model, nnx.Param)
+    jax.tree.map(np.testing.assert_array_equal, run.state["params"], published)
 
 
 def test_every_experiment_names_a_registered_model():

@@ -209,7 +209,8 @@ def _assembled(config: TrainConfig, parallel: Parallel) -> _Run:
     model = registry.create(config.model, seed=config.seed, **config.model_options(data.num_classes))
     for path, name in config.start.items():
         card = registry.card(name)
-        is_other = not path and card.options.get("num_classes") != data.num_classes
+        has_classes = "num_classes" in registry.options_of(config.model)
+        is_other = has_classes and not path and card.options.get("num_classes") != data.num_classes
         hub.start_from(model, path, card, leave_out=head_of(config.model, config.options) if is_other else ())
     optimizer = optimizer_for(config, model, data)
     graph, state, random = make_state(model, optimizer, frozen=bool(config.freeze))

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from PIL import Image
 from scipy import integrate, stats
 
@@ -46,6 +48,15 @@ def test_in_training_latents_are_drawn():
     loss, told = Reconstruction(price=0.0).loss(Shifts(0.5, 0.3), batch(255), jax.random.key(0))
     assert loss == told["squared_error"]
     assert told["squared_error"] == pytest.approx(0.3**2, rel=0.1), "of pixels that are what they should be on average"
+
+
+@pytest.mark.parametrize("coding", [True, False])
+def test_what_learns_to_code_and_what_to_draw(coding):
+    model = fresh.network("video_vae", patch=2, widths=(8, 8))
+    clips = {"video": np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 1), np.uint8)}
+    gradients = nnx.grad(lambda model: Reconstruction(coding=coding).loss(model, clips, jax.random.key(0))[0])(model)
+    sums = {part: optax.tree.norm(gradients[part]) for part in ("down", "to_latents", "from_latents", "up", "head")}
+    assert {part for part, size in sums.items() if size == 0} == (set() if coding else {"down", "to_latents"})
 
 
 def test_a_network_is_shown_beside_what_it_was_given(tmp_path):

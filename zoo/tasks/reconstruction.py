@@ -24,6 +24,7 @@ class Reconstruction:
 
     Args:
       price: of the divergence, in units of the squared error of pixels from -1 to 1.
+      coding: also learn to code, not to decode alone: without, what was learnt on the latents stays of use.
       shown: held-out videos of which `show` draws strips.
       strips: uint8 [shown, T, H, W, C], which `prepared` takes from the data.
     """
@@ -31,6 +32,7 @@ class Reconstruction:
     needs: ClassVar[tuple[str, ...]] = ("video",)
 
     price: float = 3e-4
+    coding: bool = True
     shown: int = 4
     strips: Any = None
 
@@ -40,7 +42,8 @@ class Reconstruction:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = to_float(batch["video"])
-        mean, log_variance = model.encode(x)
+        coded = model.encode(x)
+        mean, log_variance = coded if self.coding else jax.lax.stop_gradient(coded)
         latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape, mean.dtype)
         told = _figures(x, mean, log_variance, model.decode(latents))
         loss = told["squared_error"] + self.price * told["divergence"]
