@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # the races that were found are told nowhere else
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from tests.kernels.refused import REFUSED, is_refused
@@ -143,6 +144,12 @@ def test_a_model_s_case(case, implementation, dtype):
     assert {operation for operation in refused if not is_refused(implementation, operation, case.name)} == set()
 
 
+def untraced(kernel, *, out_shape, **options):
+    """In place of a kernel's call: what is refused is told before it, and tracing the kernels takes a minute."""
+    del kernel, options
+    return lambda *operands: jax.tree.map(lambda result: jnp.zeros(result.shape, result.dtype), out_shape)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["rewritten", "pallas_tpu", "pallas_gpu"])
 def test_what_is_refused_at_the_models_own_shapes_is_known(implementation):
@@ -152,7 +159,7 @@ def test_what_is_refused_at_the_models_own_shapes_is_known(implementation):
             continue
         asked = functools.partial(getattr(kernels, case.operation), **case.options, implementation=implementation)
         arrays = [jax.ShapeDtypeStruct(shape, jnp.dtype(case.dtype)) for shape in case.shapes]
-        with noting(implementation) as (_, refused):
+        with noting(implementation) as (_, refused), mock.patch.object(pl, "pallas_call", untraced):
             try:
                 jax.eval_shape(functools.partial(with_gradients, asked), *arrays)
             except ValueError as error:
