@@ -130,6 +130,7 @@ def test_latents_go_on_from_given_frames(monkeypatch):
         ({"steps": 0}, "0 steps make no clip; give 1 or more"),
         ({"sampler": "ddim"}, "no sampler is called 'ddim'; there are euler, heun"),
         ({"classes": [3, 12]}, "no class is called '12'; did you mean"),
+        ({"classes": [3, 3, 7]}, "small draws 2 things at most in a clip; 3 were asked for"),
         ({"classes": "three sevn"}, "no class is called 'sevn'; did you mean seven"),
         ({"init": np.zeros((0, 16, 16, 1), np.uint8)}, "a video without frames is too short for small to go on from"),
         ({"init": np.zeros((2, 12, 16, 1), np.uint8)}, "frames of 12x16 do not divide by 8; resize or crop them"),

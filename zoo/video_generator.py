@@ -27,6 +27,7 @@ class Drawing:
     Attributes:
       num_frames, size, frame_rate: of the clips that it was trained on, squares of `size` pixels.
       known_frames: how many first frames of such a clip it takes as given, at most; 0 for none.
+      most_classes: how many things such a clip shows, at most.
       time_mean, steps, sampler, guidance: as `FlowMatching` has them.
     """
 
@@ -34,6 +35,7 @@ class Drawing:
     size: int
     frame_rate: float
     known_frames: int
+    most_classes: int
     time_mean: float
     steps: int
     sampler: str
@@ -78,12 +80,15 @@ class VideoGenerator(Predictor):
           progress: called with the share, 0 to 1, that is done.
 
         Raises:
-          UserError: there is no such class, the video cannot be read or is too short, a number is out of range, sides
-            do not fit, or a clip is not a number.
+          UserError: there is no such class, or too many are asked for, the video cannot be read or is too short, a
+            number is out of range, sides do not fit, or a clip is not a number.
         """
         if num < 1:
             raise UserError(f"{num} clips cannot be drawn; ask for 1 or more")
-        counts = np.repeat(class_counts(classes, self.labels)[None], num, axis=0)
+        shown, most = class_counts(classes, self.labels), self.preprocess.most_classes
+        if shown.sum() > most:
+            raise UserError(f"{self.card.name} draws {most} things at most in a clip; {shown.sum():.0f} were asked for")
+        counts = np.repeat(shown[None], num, axis=0)
         sampling = {"num_steps": steps, "guidance": guidance, "sampler": sampler}
         return self.draw(counts, seed=seed, init=init, frames=frames, progress=progress, **sampling)
 

@@ -75,6 +75,7 @@ CARDS = {
             "size": SIZE,
             "frame_rate": 10.0,
             "known_frames": FRAMES // 2,
+            "most_classes": DATA["max_digits"],
             "time_mean": TIME_MEANS["latents"],
             "steps": 10,
             "sampler": "heun",
