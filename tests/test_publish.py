@@ -1,6 +1,7 @@
 """A run becomes a model that loads by its name and says what the trained network says."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,21 @@ def test_a_published_run_loads_by_its_name(run, tmp_path, monkeypatch):
     # Half precision, and nothing half-written beside it.
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 2.5 * card.parameters
     assert [path.name for path in tmp_path.iterdir()] == ["cnn_lstm_motion"]
+
+
+def test_a_run_may_replace_the_model_that_it_started_from(run, tmp_path, monkeypatch):
+    further = shutil.copytree(run, tmp_path / "run")
+    (further / "config.json").write_text(dataclasses.replace(SMALL, start={"": "cnn_lstm_motion"}).to_json())
+    publish.main([str(further), "--name", "cnn_lstm_motion", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(registry, "checkpoints_folder", lambda: tmp_path / "out")
+    zoo.load("cnn_lstm_motion")  # which wants nothing of the one before
+    assert zoo.card("cnn_lstm_motion").source.beneath is None
+
+
+def test_what_a_model_stood_on_its_successor_stands_on():
+    further = dataclasses.replace(SMALL, start={"": "video_gen_moving_digits"})
+    assert publish._stands_on(further, "video_gen_moving_digits") == {"codec": "video_vae_moving_digits"}
+    assert publish._stands_on(further, "another") == {"": "video_gen_moving_digits"}
 
 
 def test_what_did_not_change_is_not_stored():

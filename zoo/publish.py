@@ -72,8 +72,8 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
         raise UserError(f"{run} is not at its end, step {config.steps}; go on with zoo train --resume {run}")
     (row,) = (row for row in rows if row["step"] == best)
     figures = {name: round(value, 4) for name, value in row.items() if name not in ("step", "kind", "loss")}
-    tree = hub.weights_of(model)
-    for path, start in config.start.items():
+    tree, beneath = hub.weights_of(model), _stands_on(config, name)
+    for path, start in beneath.items():
         below = registry.card(start)
         part = hub.load_weights(nnx.eval_shape(functools.partial(registry.create, below.arch, **below.options)), below)
         _leave_out(tree, tuple(filter(None, path.split("."))), hub.weights_of(part))
@@ -87,12 +87,22 @@ def publish(run: Path, name: str, told: Mapping[str, Any], out: Path) -> ModelCa
             name=name,
             arch=config.model,
             options=options,
-            source=WeightSource(kind="checkpoint", files=files, beneath=dict(config.start) or None),
+            source=WeightSource(kind="checkpoint", files=files, beneath=beneath or None),
             parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
             flops=flops(model, *_seen(told, model)),
         )
         (new / "card.json").write_text(card.to_json(), encoding="utf-8")
     return card
+
+
+def _stands_on(config: TrainConfig, name: str) -> dict[str, str]:
+    """The published models of which no more is stored than what became of them, by the paths of their parts.
+
+    A run that goes on from the model that it replaces stands on what that stood on.
+    """
+    if config.start.get("") == name:
+        return dict(registry.card(name).source.beneath or {})
+    return dict(config.start)
 
 
 def trained(run: Path) -> tuple[TrainConfig, nnx.Module]:
