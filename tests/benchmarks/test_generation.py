@@ -27,10 +27,10 @@ class Drawer:
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
-    config = generation.experiment.PRESETS["default"]
+    config = generation.experiment.PRESETS["further"]
     config = dataclasses.replace(config, dataset_options=SMALL, steps=32, batch_size=8)
     monkeypatch.setattr(generation.experiment, "DATA", SMALL)
-    monkeypatch.setitem(generation.experiment.PRESETS, "default", config)
+    monkeypatch.setitem(generation.experiment.PRESETS, "further", config)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(generation, "load", lambda name: Drawer())
     # One that tells how many digits there are by what is bright, and features that depend on the order of frames.
