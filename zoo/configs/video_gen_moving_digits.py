@@ -2,12 +2,13 @@
 
 python -m zoo.train --model video_gen_moving_digits
 
-4,000 steps take 36 minutes on two cores of an Intel Xeon. docs/video_generation.md says how good it is and what was
-tried before: pixels, other digits, other latents. What is published was learnt with `know_frames` 0.2, and so seldom
-had to tell from given frames alone how they go on: it does so badly.
+4,000 steps take 36 minutes on two cores of an Intel Xeon; `--preset further` goes on with what is published, 7,000
+steps in 103 minutes on one core of an AMD EPYC. docs/video_generation.md says how good it is and what was tried before:
+pixels, other digits, other latents. What is published was learnt in these two parts, the first of them with two
+digits in one clip of four, and first frames known in one of five, of these only one in ten without its classes.
 
-The digits are scikit-learn's, in a box of 32x32, which move by 1 to 3 pixels a step; three clips of four have one of
-them and one has two. `benchmarks.generation` measures what the card claims.
+The digits are scikit-learn's, in a box of 32x32, which move by 1 to 3 pixels a step. `benchmarks.generation` measures
+what the card claims.
 """
 
 import dataclasses
@@ -88,7 +89,7 @@ CARDS = {
             "sampler": "heun",
             "guidance": 3.0,
         },
-        "metrics": {"agreement": 0.8438, "agreement_alone": 0.9735, "fvd_ratio": 0.2274, "copied": 0.0},
+        "metrics": {"agreement": 0.9023, "agreement_alone": 1.0, "fvd_ratio": 0.166, "copied": 0.0},
         "licence": "Code and weights Apache-2.0 (this project). Digits: UCI Optical Recognition, CC BY 4.0.",
         "attribution": "Trained by this project on scikit-learn's handwritten digits (Alpaydin and Kaynak, UCI).",
         "protocol": (
