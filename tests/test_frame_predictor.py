@@ -85,6 +85,7 @@ def test_what_cannot_be_gone_on_from_is_told():
         asked.predict_frames(moving(), 5)
 
 
+@pytest.mark.slow
 def test_a_run_is_published_and_asked(tmp_path, monkeypatch):
     """Small, on digits that need no package: scheduled sampling ends half-way, and the model loads by its name."""
     small = dataclasses.replace(

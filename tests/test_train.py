@@ -196,6 +196,7 @@ def test_bfloat16_computes_with_float32_parameters(tmp_path):
     assert any((ours != theirs).any() for ours, theirs in pairs), "the computation was rounded"
 
 
+@pytest.mark.slow
 def test_lstm_reaches_95_percent_of_held_out_digits(tmp_path):
     train.main(["--model", "lstm", "--runs", str(tmp_path)])
     (folder,) = tmp_path.iterdir()

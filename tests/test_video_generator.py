@@ -220,6 +220,7 @@ def test_a_model_that_nobody_trained_yet_is_no_unknown_one(tmp_path, monkeypatch
         generate.main(["--model", "video_gan", "--out", str(tmp_path / "grid.gif")])
 
 
+@pytest.mark.slow
 def test_a_run_is_published_and_asked(tmp_path, monkeypatch):
     config = dataclasses.replace(
         configs.experiment(NAME, "pixels"),

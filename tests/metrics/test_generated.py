@@ -75,6 +75,7 @@ class Bars:
         return {"video": np.stack([frame] * self.num_frames), "classes": counts}
 
 
+@pytest.mark.slow
 def test_a_reader_learns_how_often_each_class_is_seen():
     items = [Bars(4, seed=1)[index] for index in range(70)]
     clips, counts = (np.stack([item[name] for item in items]) for name in ("video", "classes"))

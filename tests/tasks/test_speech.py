@@ -74,6 +74,7 @@ def learnt(model: nnx.Module, batch: dict[str, np.ndarray], steps: int) -> list[
     return [float(step(model, optimizer, jax.random.key(number))) for number in range(steps)]
 
 
+@pytest.mark.slow
 def test_tones_are_learnt():
     batch = tones([[1, 2, 3], [3, 1], [2], [1, 1, 2, 3]])
     model = registry.create("speech_ctc", num_mels=16, features=32, hidden_features=16, num_classes=4, num_layers=1)
