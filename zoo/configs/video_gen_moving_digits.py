@@ -5,7 +5,8 @@ python -m zoo.train --model video_gen_moving_digits
 4,000 steps take 36 minutes on two cores of an Intel Xeon; `--preset further` goes on with what is published, 7,000
 steps in 103 minutes on one core of an AMD EPYC. docs/video_generation.md says how good it is and what was tried before:
 pixels, other digits, other latents. What is published was learnt in these two parts, the first of them with two
-digits in one clip of four, and first frames known in one of five, of these only one in ten without its classes.
+digits in one clip of four, and first frames known in one of five, of these only one in ten without its classes. The
+default preset has the second part's data, with which it has not been run from nothing.
 
 The digits are scikit-learn's, in a box of 32x32, which move by 1 to 3 pixels a step. `benchmarks.generation` measures
 what the card claims.
