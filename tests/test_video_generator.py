@@ -128,6 +128,8 @@ def test_latents_go_on_from_given_frames(monkeypatch):
         ({"num": 0}, "0 clips cannot be drawn; ask for 1 or more"),
         ({"frames": 0}, "clips of 0 frames cannot be drawn; ask for 1 or more"),
         ({"steps": 0}, "0 steps make no clip; give 1 or more"),
+        ({"guidance": 0.5}, "guidance is 0.5; it must be 1, which is none, or more"),
+        ({"guidance": float("nan")}, "guidance is nan; it must be 1"),
         ({"sampler": "ddim"}, "no sampler is called 'ddim'; there are euler, heun"),
         ({"classes": [3, 12]}, "no class is called '12'; did you mean"),
         ({"classes": [3, 3, 7]}, "small draws 2 things at most in a clip; 3 were asked for"),

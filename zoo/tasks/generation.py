@@ -158,6 +158,8 @@ class FlowMatching:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps} steps make no clip; give 1 or more")
+        if not 1 <= self.guidance < float("inf"):
+            raise UserError(f"guidance is {self.guidance}; it must be 1, which is none, or more")
         if self.sampler not in SAMPLERS:
             raise UserError(f"no sampler is called {self.sampler!r}; there are {', '.join(SAMPLERS)}")
 
