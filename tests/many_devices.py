@@ -148,7 +148,7 @@ def published_networks() -> dict[str, Any]:
     batch["video"] = np.random.default_rng(0).integers(0, 255, (SIZE, 4, 32, 32, 3)).astype(np.uint8)
     generator, noise = noisy(16)
     cases = {
-        "video_gen": (generator, noise, generator.options, optax.sgd(0.1), (("jit", 1), ("jit", 8), ("pmap", 2))),
+        "video_gen": (generator, noise, generator.options, optax.sgd(0.1), (("jit", 1), ("jit", 8))),
         "x3d_xs": (classifier, batch, {"num_classes": 3}, optax.sgd(1e-5), (("jit", 1), ("shard_map", 4))),
     }
     for name, (config, batch, options, optimizer, ways) in cases.items():
