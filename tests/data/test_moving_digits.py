@@ -169,8 +169,8 @@ def test_stochastic_digits_leave_the_walls_at_other_speeds(a_sheet):
 
 
 def test_how_many_digits_a_clip_has():
-    """One or two: the lesser of two drawn numbers is 2 in a quarter of the clips, the greater in three."""
-    for fewer, share in ((True, 0.25), (False, 0.75)):
+    """One or two: a single drawn number is 2 in half of the clips, the lesser of two in a quarter."""
+    for fewer, share in ((True, 0.25), (False, 0.5)):
         source = MovingDigits("train", num_frames=1, size=16, max_digits=2, fewer_likelier=fewer)
         pairs = np.mean([source[index]["classes"].sum() == 2 for index in range(2000)])
         # Four standard deviations of 2,000 drawn clips.

@@ -116,7 +116,7 @@ class MovingDigits:
         "opencv", the 5,000 of `digit_sheet`, in MNIST's box of 28x28 pixels; "mnist", MNIST's own by
         tensorflow-datasets; or "fashion", clothes in place of digits.
       stochastic: digits leave a wall in a direction and at a speed by chance; without, walls reflect.
-      fewer_likelier: a clip has the lesser of two drawn numbers of digits; without, the greater.
+      fewer_likelier: a clip has the lesser of two drawn numbers of digits; without, all numbers are as likely.
     """
 
     num_classes: ClassVar[int] = NUM_CLASSES
@@ -147,8 +147,8 @@ class MovingDigits:
             images, labels = _DRAWN[self.digits](self.split)
         box = images.shape[-1]
         rng = np.random.default_rng([self.seed, self.split == "test", index])
-        numbers = rng.integers(self.min_digits, self.max_digits + 1, 2)
-        chosen = rng.integers(len(images), size=numbers.min() if self.fewer_likelier else numbers.max())
+        numbers = rng.integers(self.min_digits, self.max_digits + 1, 2 if self.fewer_likelier else 1)
+        chosen = rng.integers(len(images), size=numbers.min())
         corners = wander(rng, len(chosen), self.num_frames, self.size, box, self.speed, stochastic=self.stochastic)
 
         video = np.zeros((self.num_frames, self.size, self.size, 1), np.uint8)
