@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from zoo.configs import TrainConfig
 from zoo.errors import UserError
@@ -19,8 +20,14 @@ from zoo.train import main
 
 
 @pytest.fixture(scope="module")
-def eight_devices() -> dict[str, Any]:
-    return told_by("tests.many_devices")
+def eight_devices(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, Any]:
+    """Computed once for all workers: the one that waits leaves its core to the eight devices."""
+    own = tmp_path_factory.getbasetemp()
+    kept = (own if worker_id == "master" else own.parent) / "eight_devices.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            kept.write_text(json.dumps(told_by("tests.many_devices")))
+    return json.loads(kept.read_text())
 
 
 def told_by(*command: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def test_a_stream_says_what_the_whole_clip_says(options):
     np.testing.assert_allclose([p for _, p in answer], [p for _, p in predictor(frames)], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_windows_answer_when_they_are_full_and_the_end_fills_the_last():
     predictor = recurrent(**IN_WINDOWS)
     frames = video()

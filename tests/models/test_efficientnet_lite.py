@@ -84,6 +84,7 @@ def test_each_layer_equals_pytorch(drawn: EfficientNetLite0, golden: dict[str, n
         assert_close(x.mean((0, 3)), golden[f"drawn_odd_{name}_space"], what=name)
 
 
+@pytest.mark.slow
 def test_training_equals_pytorch(drawn: EfficientNetLite0, golden: dict[str, np.ndarray]):
     """Loss, gradients and running statistics of a step on the batch's own statistics, without dropout.
 
