@@ -23,11 +23,13 @@ from zoo import command_line, publish
 from zoo.configs import video_gen_moving_digits as experiment
 from zoo.data import loader
 from zoo.data.moving_digits import MovingDigits
+from zoo.errors import UserError
 from zoo.metrics.fvd import features, frechet_distance
 from zoo.metrics.generated_clips import copied, jerk, nearest
 from zoo.metrics.generated_digits import agreement, train_reader
 from zoo.predictor import load
 from zoo.registry import ModelCard, WeightSource
+from zoo.tasks.generation import FlowMatching
 from zoo.video_generator import VideoGenerator
 
 KEY = ("model", "steps", "sampler", "guidance", "clips")
@@ -59,7 +61,14 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.generation")
+    if arguments.clips < 1:
+        raise UserError(f"{arguments.clips} clips tell nothing; give 1 or more")
     generator = _generator(arguments.model)
+    sampler = arguments.sampler or generator.preprocess.sampler
+    guidance = generator.preprocess.guidance if arguments.guidance is None else arguments.guidance
+    shape = (experiment.FRAMES, experiment.SIZE, experiment.SIZE, 1)
+    for steps in arguments.steps:  # refuses now, not after the reader has been trained, what cannot be drawn
+        FlowMatching(shape, num_steps=steps, sampler=sampler, guidance=guidance)
     real, asked, others = _real(arguments.clips)
     # Two digits are to be known as well as one.
     mixed: list[dict[str, Any]] = [{**experiment.DATA, "num_frames": 1} | part for part in _ALONE_AND_PAIRS]
@@ -69,8 +78,6 @@ def main(argv: list[str]) -> None:
     known = {"agreement_real": _figure(agreement(reader(real), asked)), "jerk_real": _figure(jerk(real).mean())}
     file = tables.RESULTS / f"{tables.slug(cpu_name())}-generation.csv"
     for steps in arguments.steps:
-        sampler = arguments.sampler or generator.preprocess.sampler
-        guidance = generator.preprocess.guidance if arguments.guidance is None else arguments.guidance
         sampling = {"num_steps": steps, "sampler": sampler, "guidance": guidance}
         clips, seconds = _drawn(generator, asked, sampling)
         row = {

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import generation, tables
 from zoo.data.moving_digits import MovingDigits
+from zoo.errors import UserError
 
 SMALL = {"num_frames": 4, "size": 16, "max_digits": 2}
 CLIPS = 40
@@ -54,3 +55,17 @@ def test_real_clips_are_as_real_clips_and_copies_are_found(rows):
     assert real["fvd"] == real["fvd_real"]
     assert float(real["fvd_ratio"]) == 0
     assert float(real["seconds_a_clip"]) >= 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--steps", "10", "0"], "0 steps make no clip"),
+        (["--clips", "0"], "0 clips tell nothing"),
+        (["--sampler", "rk4"], "no sampler is called 'rk4'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_before_anything_is_learnt(flags, words, monkeypatch):
+    monkeypatch.setattr(generation, "train_reader", lambda sources: pytest.fail("the reader was trained first"))
+    with pytest.raises(UserError, match=words):
+        generation.main(flags)
