@@ -51,8 +51,8 @@ def torchcodec(path, times):
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(path, num_ffmpeg_threads=0)
-    last = decoder.metadata.end_stream_seconds - 1e-3
-    frames = decoder.get_frames_played_at([min(last, t) for t in times])
+    first, last = decoder.metadata.begin_stream_seconds, decoder.metadata.end_stream_seconds - 1e-3
+    frames = decoder.get_frames_played_at([min(last, first + t) for t in times])
     return list(frames.data.permute(0, 2, 3, 1).numpy())
 
 
@@ -61,10 +61,10 @@ READERS = {"pyav": pyav, "decord": decord, "torchcodec": torchcodec}
 
 def hello():
     versions = {"python": sys.version.split()[0]}
-    for name, package in (("pyav", "av"), ("decord", "decord"), ("torchcodec", "torchcodec")):
+    for name, module in (("pyav", "av"), ("decord", "decord"), ("torchcodec", "torchcodec.decoders")):
         try:
-            __import__(package)
-            versions[name] = version(package)
+            __import__(module)
+            versions[name] = version(module.partition(".")[0])
         except (ImportError, RuntimeError, OSError):  # a library that finds no FFmpeg says so in its own way
             continue
     return {"versions": versions}
