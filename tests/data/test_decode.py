@@ -31,6 +31,7 @@ _FILES = {
     "b_frames.mp4": _H264,
     "fast_start.mov": {**_H264, "container_options": {"movflags": "faststart"}},
     "fragments.mp4": {**_H264, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "interlaced.ts": {**_H264, "codec_options": {"x264-params": f"{_STRICT}:tff=1"}},
     "open_gop.mp4": _OPEN_GOP,
     "open_gop.mkv": _OPEN_GOP,
     "open_gop.ts": _OPEN_GOP,
@@ -110,6 +111,18 @@ def test_frames_at_decodes_a_dense_request_once(tmp_path, decoded):
         times = np.concatenate([np.arange(100), np.arange(0, 100, 3)]) / 25
         assert numbers(video.frames_at(times)) == [*range(100), *range(0, 100, 3)]
     assert len(decoded) == 100
+
+
+@pytest.mark.parametrize("threads", [1, 0])
+def test_frames_that_no_other_needs_are_left_out(tmp_path, decoded, threads):
+    """Between key frames stand a frame that others need and three, or two of three in a pyramid, that none does."""
+    with open_video(write_clip(tmp_path / "clip.mp4", numbered(120), **_H264), threads) as video:
+        decoded.clear()
+        assert numbers(video.frames_at(np.arange(0, 120, 16) / 25)) == list(range(0, 120, 16))
+        assert len(decoded) < 80
+        decoded.clear()
+        assert numbers(video.frames_at(np.arange(120) / 25)) == list(range(120))
+        assert len(decoded) == 120
 
 
 class _Astray:

@@ -96,9 +96,13 @@ class Preprocessing:
             pixels = reader.frames_at(times.ravel(), each=functools.partial(self._crops, num_crops=num_crops))
         return pixels.reshape(*times.shape, *pixels.shape[1:]).swapaxes(1, 2)
 
-    def opened(self, video: Any) -> VideoReader | StoredVideo:
+    def opened(self, video: Any, threads: int = 0) -> VideoReader | StoredVideo:
         """A video to read frames from: what `open_video` takes, uint8 RGB [T, H, W, 3] already at `frame_rate`, or
         such frames at a rate of their own.
+
+        Args:
+          video: such.
+          threads: as `open_video` takes them.
 
         Raises:
           UserError: as in a call.
@@ -107,7 +111,7 @@ class Preprocessing:
             return video
         if hasattr(video, "__array__"):
             return StoredVideo(_checked(np.asarray(video)), self.frame_rate)
-        return open_video(video)
+        return open_video(video, threads)
 
     def scale(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [..., 3] to what the model sees, float32."""

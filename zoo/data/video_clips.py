@@ -78,7 +78,7 @@ class VideoClips:
         sees = self.preprocessing
         mirror = self.mirrored and rng.random() < 0.5
         scale, place = rng.uniform(1, _LARGEST), rng.uniform(0, 1, 2)
-        with sees.opened(video) as reader:
+        with sees.opened(video, threads=1) as reader:  # the loader has others at work on other videos
             length = sees.num_frames / sees.frame_rate
             start = rng.uniform(0, max(0.0, reader.duration - length))
             times = np.minimum(start + np.arange(sees.num_frames) / sees.frame_rate, reader.duration)
