@@ -7,6 +7,7 @@ all axes before those are batch, so a 2D operation on `[batch, time, height, wid
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,6 @@ def conv_lstm(
     *,
     initial_state: tuple[jax.Array, jax.Array] | None,
     peephole: tuple[jax.Array, jax.Array, jax.Array] | None = None,
-    convolve: Callable[..., jax.Array] = conv,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """A whole sequence through one ConvLSTM layer (Shi et al. 2015, arXiv:1506.04214).
 
@@ -151,43 +151,52 @@ def conv_lstm(
 
     Gates and cell are computed, and the cell is carried from step to step, in float32 (float64 for such x); only what
     leaves the sequence is rounded to x's dtype. h is rounded at every step, since the next convolution reads it.
-    `convolve` takes the place of `conv`.
     """
-    features = kernel.shape[-1] // 4
     channels = x.shape[-1]
-    if initial_state is None:
-        zeros = jnp.zeros((x.shape[0], *x.shape[2:4], features), x.dtype)
-        initial_state = (zeros, zeros)
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    w_ci, w_cf, w_co = (w.astype(wide) for w in peephole) if peephole is not None else (None, None, None)
     plain = {"strides": (1, 1), "padding": "SAME", "dilation": (1, 1), "groups": 1}
     # The input's share of the gates needs no recurrence: one convolution over all frames at once.
-    from_input = convolve(x, kernel[:, :, :channels], **plain)
+    from_input = conv(x, kernel[:, :, :channels], **plain)
 
     def step(state, from_input):
         h, c = state
-        gates = from_input.astype(wide) + convolve(h, kernel[:, :, channels:], **plain).astype(wide) + bias
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        if peephole is not None:
-            i, f = i + w_ci * c, f + w_cf * c
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        if peephole is not None:
-            o = o + w_co * c
-        h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(x.dtype)
+        gates = from_input.astype(wide) + conv(h, kernel[:, :, channels:], **plain).astype(wide) + bias
+        h, c = conv_lstm_cell(gates, c, peephole)
+        h = h.astype(x.dtype)
         return (h, c), h
 
-    h, c = initial_state
+    h, c = conv_lstm_state(x, kernel) if initial_state is None else initial_state
     carry = (h.astype(x.dtype), c.astype(wide))
     (h, c), outputs = lax.scan(step, carry, jnp.moveaxis(from_input, 1, 0))
     return jnp.moveaxis(outputs, 0, 1), (h, c.astype(x.dtype))
 
 
+def conv_lstm_state(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The `(h, c)` that `conv_lstm` starts from where none is given: zeros, in x's dtype."""
+    zeros = jnp.zeros((x.shape[0], *x.shape[2:4], kernel.shape[-1] // 4), x.dtype)
+    return zeros, zeros
+
+
+def conv_lstm_cell(
+    gates: jax.Array, c: jax.Array, peephole: tuple[jax.Array, jax.Array, jax.Array] | None
+) -> tuple[jax.Array, jax.Array]:
+    """One step: gates `[..., 4F]` before their sigmoids and the cell `[..., F]` to the new h and c, in c's dtype."""
+    w_ci, w_cf, w_co = (w.astype(c.dtype) for w in peephole) if peephole is not None else (None, None, None)
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    if peephole is not None:
+        i, f = i + w_ci * c, f + w_cf * c
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    if peephole is not None:
+        o = o + w_co * c
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
 def conv_lstm_stack(
-    x: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]], *, convolve: Callable[..., jax.Array] = conv
+    x: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]], *, layer: Callable[..., Any] = conv_lstm
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
-    """Layers of (kernel, bias), each on the outputs of the one before; all start at zero."""
+    """Layers of (kernel, bias), each on the outputs of the one before; all start at zero. `layer` is `conv_lstm`."""
     states = []
     for kernel, bias in layers:
-        x, state = conv_lstm(x, kernel, bias, initial_state=None, convolve=convolve)
+        x, state = layer(x, kernel, bias, initial_state=None)
         states.append(state)
     return x, states
