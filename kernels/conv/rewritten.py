@@ -42,7 +42,7 @@ _WINOGRAD: tuple[Mapping[str, Any], ...] = ({"form": "winograd", "pixels": 1024}
 FORMS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "conv": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, {"form": "frames"}, _RULE),
     "conv_input_gradient": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, {"form": "frames"}, {"form": "phases"}, _RULE),
-    "conv_weight_gradient": ({"form": "product"}, *_BLOCKS, _RULE),
+    "conv_weight_gradient": ({"form": "product"}, *_BLOCKS, *_WINOGRAD, _RULE),
 }
 """What the tuner tries for each operation."""
 
@@ -296,8 +296,13 @@ def _weight_gradient(
     if form in ("product", "taps"):
         core = products.taps_weight_gradient
     pixels = g.size if taps == 1 else pixels or _PIXELS.get(form, _MOST_PIXELS)
-    most = max(1, (x.size + g.size + math.prod(shape)) // (taps * x.shape[-1]))
-    return weight_gradient(partial(core, window=window), x, g, window, folded.padding, min(pixels, most)).reshape(shape)
+    values = taps * x.shape[-1]
+    if form == "winograd":
+        core = winograd.weight_gradient
+        values = 4 * (math.prod(window.taps[:-2]) * x.shape[-1] + g.shape[-1])
+    most = max(1, (x.size + g.size + math.prod(shape)) // values)
+    out = weight_gradient(partial(core, window=window), x, g, window, folded.padding, min(pixels, most))
+    return (winograd.of_kernel(out, window) if form == "winograd" else out).reshape(shape)
 
 
 def _outputs(sizes: Sequence[int], window: Window, padding: Pairs) -> tuple[int, ...]:
