@@ -174,6 +174,8 @@ def conv_lstm(
 def conv_lstm_state(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The `(h, c)` that `conv_lstm` starts from where none is given: zeros, in x's dtype."""
     zeros = jnp.zeros((x.shape[0], *x.shape[2:4], kernel.shape[-1] // 4), x.dtype)
+    split = tuple(jax.typeof(x).manual_axis_type.varying | jax.typeof(kernel).manual_axis_type.varying)
+    zeros = lax.pcast(zeros, split, to="varying") if split else zeros  # in shard_map a scan's state is split as x is
     return zeros, zeros
 
 

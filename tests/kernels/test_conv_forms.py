@@ -186,7 +186,8 @@ def test_infinities_reach_what_saw_them_and_nothing_else(form):
     ("operation", "name", "form", "message"),
     [
         ("conv", "image", "phases", "no form 'phases'"),
-        ("conv_weight_gradient", "image", "winograd", "no form 'winograd'"),
+        ("conv_weight_gradient", "image", "frames", "no form 'frames'"),
+        ("conv_weight_gradient", "image, strided", "winograd", r"strides=\(2, 2\)"),
         ("conv", "1x1", "im2col", r"window \(1, 1\)"),
         ("conv", "image", "product", r"window \(3, 3\)"),
         ("conv", "image, strided", "winograd", r"strides=\(2, 2\)"),
@@ -251,6 +252,8 @@ CLIP = ((4, 8, 8), (3, 3, 3), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1), 1)
         ("conv", "winograd", PLAIN, 16 / 36),
         ("conv", "winograd", CLIP, 16 / 36),
         ("conv_input_gradient", "winograd", PLAIN, 16 / 36),
+        ("conv_weight_gradient", "winograd", PLAIN, 16 / 36),
+        ("conv_weight_gradient", "winograd", CLIP, 16 / 36),
         ("conv", "frames", CLIP, 1.0),
         ("conv_input_gradient", "im2col", STRIDED, 1.0),  # no product has a zero of the stride
         ("conv_input_gradient", "phases", STRIDED, 1.0),

@@ -1,8 +1,14 @@
 """The ConvLSTM whose convolutions choose for themselves, against the plain one in float64."""
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from zoo import kernels
 from zoo.kernels import dispatch
@@ -31,6 +37,24 @@ def test_sequence_and_gradients(with_peephole):
         with dispatch.prefer("rewritten", "xla"):  # for the convolutions within
             ours = jax.value_and_grad(loss)(operands, "rewritten")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), ours, expected)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "rewritten"])
+def test_gradients_in_shard_map(implementation):
+    """JAX follows what is split and what is shared there, on one device as on many."""
+    x, kernel, bias = (jnp.asarray(a, jnp.float32) for a in arrays((2, 3, 5, 4, 3), (3, 3, 7, 16), (16,)))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss(kernel, bias, x, name=implementation):
+        return (kernels.conv_lstm(x, kernel, bias, implementation=name)[0] ** 2).sum()
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=(P(), P(), P("data")))
+    def gradients(*operands):
+        return jax.grad(lambda *operands: lax.psum(loss(*operands), "data"), (0, 1, 2))(*operands)
+
+    expected = jax.grad(partial(loss, name="xla"), (0, 1, 2))(kernel, bias, x)
+    for ours, plain in zip(jax.jit(gradients)(kernel, bias, x), expected, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_stack():
