@@ -183,13 +183,13 @@ def conv_lstm_cell(
     gates: jax.Array, c: jax.Array, peephole: tuple[jax.Array, jax.Array, jax.Array] | None
 ) -> tuple[jax.Array, jax.Array]:
     """One step: gates `[..., 4F]` before their sigmoids and the cell `[..., F]` to the new h and c, in c's dtype."""
-    w_ci, w_cf, w_co = (w.astype(c.dtype) for w in peephole) if peephole is not None else (None, None, None)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     if peephole is not None:
-        i, f = i + w_ci * c, f + w_cf * c
+        of_input, of_forget, _ = (w.astype(c.dtype) for w in peephole)
+        i, f = i + of_input * c, f + of_forget * c
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     if peephole is not None:
-        o = o + w_co * c
+        o = o + peephole[2].astype(c.dtype) * c
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 

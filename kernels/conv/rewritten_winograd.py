@@ -99,7 +99,8 @@ def weight_gradient(x: jax.Array, g: jax.Array, window: Window) -> jax.Array:
         row, of_row = lax.optimization_barrier((row, of_row))
         tiles = _input_transform(_every_second(row, 2, width)), spread(*_every_second(of_row, 2, width, OUTPUTS))
         for tile, of_tile in zip(*tiles, strict=True):
-            sums.append(dot(*map(flat, lax.optimization_barrier((tile, of_tile))), (0, 0)))
+            tile, of_tile = lax.optimization_barrier((tile, of_tile))
+            sums.append(dot(flat(tile), flat(of_tile), (0, 0)))
     return jnp.stack(sums).reshape(TILE, TILE, *sums[0].shape)
 
 

@@ -104,7 +104,7 @@ class VideoReader:
         self._origin, frame = first
         self.duration = float((self._end - self._origin) * self._tick)
         self.frame_rate = float(self._stream.average_rate or 0) or len(self._stamps) / self.duration
-        self._picture = Picture(self.name, frame, self._stream.sample_aspect_ratio or 1, threads)
+        self._picture = Picture(self.name, frame, float(self._stream.sample_aspect_ratio or 1), threads)
         self.height, self.width = self._picture(frame).shape[:2]
         self._leaves_out &= not frame.interlaced_frame  # a packet may be half of a frame
 
@@ -277,7 +277,8 @@ class VideoReader:
             if self._stamps_in_decoding_order and packet.pts is not None and not packet.is_discard:
                 heapq.heappush(waiting, packet.pts)
             if wanted is not None and self._leaves_out:
-                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                is_wanted = packet.pts is None or packet.pts in wanted  # the last, empty packet has no time
+                stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
             try:
                 frames = packet.decode()
             except (FFmpegError, ValueError):  # ValueError: PyAV's, of a decoder that did not start

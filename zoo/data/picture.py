@@ -29,7 +29,7 @@ class Picture:
       transposed: whether the stored rows are shown as columns.
     """
 
-    def __init__(self, name: str, first: VideoFrame, aspect: Fraction | int, threads: int):
+    def __init__(self, name: str, first: VideoFrame, aspect: float, threads: int):
         self._name, self._threads = name, threads
         self._size = max(1, round(first.width * aspect)), first.height
         self.transposed, self._upside_down, self._mirrored = _orientation(first)
