@@ -16,9 +16,7 @@ from jax import lax
 from .. import reference
 from ..conv import conv
 from ..dispatch import cotangent
-
-type State = tuple[jax.Array, jax.Array]
-type Peephole = tuple[jax.Array, jax.Array, jax.Array]
+from . import Peephole, State
 
 
 def conv_lstm(

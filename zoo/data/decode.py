@@ -251,11 +251,11 @@ class VideoReader:
     def _check_whole(self, cut: bool, end: float, end_of_all: float) -> None:
         """Refuses a file whose data stop before their time; all in seconds on the container's own clock."""
         declared = 0.0
-        if self._container.format.name == "avi":
-            pass  # counts frames in its header, wrongly where the recorder was stopped; a missing tail shows as `cut`
-        elif self._stream.duration:
+        # AVI counts frames in its header, wrongly where the recorder was stopped; a missing tail shows as `cut`.
+        is_told = self._container.format.name != "avi"
+        if is_told and self._stream.duration:
             declared = float(((self._stream.start_time or 0) + self._stream.duration) * self._tick)
-        elif self._container.duration:
+        elif is_told and self._container.duration:
             declared, end = self._container.duration / av.time_base, end_of_all
         if cut or end < declared - max(0.2, 0.02 * declared):  # headers are off by some frames in whole files too
             whole = f" of {declared:.1f} s" if declared > end else ""
