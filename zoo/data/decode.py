@@ -245,7 +245,8 @@ class VideoReader:
         if not stamps:
             raise UserError(f"{self.name} has no frames; give a video with at least one")
         self._stamps, self._keys, self._end = np.sort(stamps), np.sort(keys or stamps[:1]), max(ends)
-        self._leaves_out = not untimed and not self._stamps_in_decoding_order
+        # AVI has no presentation times, and its MPEG-4 may pack two frames into one packet.
+        self._leaves_out = not untimed and not self._stamps_in_decoding_order and self._container.format.name != "avi"
         self._check_whole(cut, float(self._end * self._tick), end_of_all)
 
     def _check_whole(self, cut: bool, end: float, end_of_all: float) -> None:
