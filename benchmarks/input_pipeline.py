@@ -66,6 +66,8 @@ def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.input_pipeline")
     if arguments.rounds < 2:
         raise UserError(f"--rounds {arguments.rounds} has no spread; give at least 2")
+    if min(arguments.workers) < 0:
+        raise UserError(f"--workers {min(arguments.workers)}: a number of processes is 0 or more")
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data or _pieces(Path(folder))
         source = open_dataset(f"folder:{data}", "train", preprocessing=CLIPS)
@@ -141,7 +143,10 @@ def _ours(source: Any, workers: int) -> Any:
 
 @contextlib.contextmanager
 def _peer(python: str) -> Iterator[Peer]:
-    peer = Peer(f"the process of {python}", (python, str(WORKER)), {})
+    try:
+        peer = Peer(f"the process of {python}", (python, str(WORKER)), {})
+    except OSError as error:
+        raise UserError(f"{python} cannot be run: {error.strerror}; give the Python of an environment") from error
     try:
         peer.ask("hello")
         yield peer
