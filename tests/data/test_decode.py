@@ -2,8 +2,10 @@
 
 import bisect
 import itertools
+import os
 import struct
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +90,17 @@ def test_every_format_gives_every_frame_in_order_and_the_right_one_at_any_time(n
         wanted = np.random.default_rng(0).uniform(-0.5, 5.5, 40)
         expected = [frames[max(0, bisect.bisect_right(times, t) - 1)] for t in wanted]
         np.testing.assert_array_equal(video.frames_at(wanted), expected)
+
+
+@pytest.mark.skipif("ZOO_REAL_CLIPS" not in os.environ, reason="ZOO_REAL_CLIPS names no folder of real clips")
+def test_two_frames_in_one_packet_stand_in_order_and_are_found():
+    """opencv-doc's Megamind.avi: DivX packs a B-frame behind the next P-frame, with an empty packet in its own place."""
+    with open_video(Path(os.environ["ZOO_REAL_CLIPS"]) / "Megamind.avi") as video:
+        times, frames = zip(*video.frames(), strict=True)
+        np.testing.assert_allclose(times, np.arange(270) / 23.976, atol=0.001)
+        wanted = np.random.default_rng(0).permutation(270)[:90]
+        found = video.frames_at((wanted + 0.5) / 23.976)
+    np.testing.assert_array_equal(found, [frames[index] for index in wanted])
 
 
 def test_frames_at_seeks_instead_of_decoding_all(tmp_path, decoded):

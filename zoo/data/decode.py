@@ -237,16 +237,17 @@ class VideoReader:
                     ends.append(end)
         except FFmpegError:
             cut = True
-        # Some muxers store no presentation times: then the stamps are right as a set, but each is on the wrong frame.
-        self._stamps_in_decoding_order = bool(stream.codec_context.has_b_frames) and not reordered
+        # Some muxers store no presentation times, AVI's never do: then the stamps are right as a set, but each is on the
+        # wrong frame. FFmpeg's guesses for AVI are wrong where MPEG-4 packs two frames into one packet.
+        is_avi = self._container.format.name == "avi"
+        self._stamps_in_decoding_order = bool(stream.codec_context.has_b_frames) and (is_avi or not reordered)
         if untimed and not stamps:  # a bare H.264 or HEVC stream: frames follow each other at the nominal rate
             self._tick, self._period = 1 / Fraction(rate.numerator, rate.denominator), 1
             stamps, ends = list(range(untimed)), [untimed]
         if not stamps:
             raise UserError(f"{self.name} has no frames; give a video with at least one")
         self._stamps, self._keys, self._end = np.sort(stamps), np.sort(keys or stamps[:1]), max(ends)
-        # AVI has no presentation times, and its MPEG-4 may pack two frames into one packet.
-        self._leaves_out = not untimed and not self._stamps_in_decoding_order and self._container.format.name != "avi"
+        self._leaves_out = not untimed and not self._stamps_in_decoding_order and not is_avi
         self._check_whole(cut, float(self._end * self._tick), end_of_all)
 
     def _check_whole(self, cut: bool, end: float, end_of_all: float) -> None:
@@ -274,9 +275,12 @@ class VideoReader:
         """
         following = 0  # where a stream gives no time stamps, its frames are counted
         waiting: list[int] = []  # a heap; decoders give frames in presentation order, so the least is the next one's
+        begun = None  # what is shown before the first key frame cannot be decoded, and has no place in the heap
         for packet in container.demux(stream):
             if self._stamps_in_decoding_order and packet.pts is not None and not packet.is_discard:
-                heapq.heappush(waiting, packet.pts)
+                begun = packet.pts if begun is None else begun
+                if packet.pts >= begun:
+                    heapq.heappush(waiting, packet.pts)
             if wanted is not None and self._leaves_out:
                 is_wanted = packet.pts is None or packet.pts in wanted  # the last, empty packet has no time
                 stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
