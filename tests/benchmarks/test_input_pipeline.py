@@ -1,4 +1,4 @@
-"""The table of ways from video files to clips, on a few small ones: what is timed is not the point, that it is told is."""
+"""The table of ways from video files to clips, on a few small ones: not how fast they are, but that it is told."""
 
 import re
 from pathlib import Path

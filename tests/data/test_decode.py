@@ -94,7 +94,7 @@ def test_every_format_gives_every_frame_in_order_and_the_right_one_at_any_time(n
 
 @pytest.mark.skipif("ZOO_REAL_CLIPS" not in os.environ, reason="ZOO_REAL_CLIPS names no folder of real clips")
 def test_two_frames_in_one_packet_stand_in_order_and_are_found():
-    """opencv-doc's Megamind.avi: DivX packs a B-frame behind the next P-frame, with an empty packet in its own place."""
+    """opencv-doc's Megamind.avi: DivX packs a B-frame behind the next P-frame, and leaves its own packet empty."""
     with open_video(Path(os.environ["ZOO_REAL_CLIPS"]) / "Megamind.avi") as video:
         times, frames = zip(*video.frames(), strict=True)
         np.testing.assert_allclose(times, np.arange(270) / 23.976, atol=0.001)

@@ -237,8 +237,8 @@ class VideoReader:
                     ends.append(end)
         except FFmpegError:
             cut = True
-        # Some muxers store no presentation times, AVI's never do: then the stamps are right as a set, but each is on the
-        # wrong frame. FFmpeg's guesses for AVI are wrong where MPEG-4 packs two frames into one packet.
+        # Some muxers store no presentation times, AVI's never do: then the stamps are right as a set, but each is on
+        # the wrong frame. FFmpeg's guesses for AVI are wrong where MPEG-4 packs two frames into one packet.
         is_avi = self._container.format.name == "avi"
         self._stamps_in_decoding_order = bool(stream.codec_context.has_b_frames) and (is_avi or not reordered)
         if untimed and not stamps:  # a bare H.264 or HEVC stream: frames follow each other at the nominal rate
