@@ -60,6 +60,33 @@ def test_a_clip_depends_on_its_seed_and_place_alone(small, monkeypatch):
     assert np.abs(three[0].astype(int) - small.generate([3, 7], seed=5, guidance=1.0)[0]).max() > 1
 
 
+def test_things_asked_for_together_are_drawn_apart_and_the_brightest_shows(small, monkeypatch):
+    asked = []
+
+    def noted(task, model, counts, keys, frames, known):
+        asked.append(counts.copy())
+        return np.concatenate([jax.random.uniform(key, (1, *frames.shape[1:]), minval=-1) for key in keys])
+
+    monkeypatch.setattr(video_generator, "generated", noted)
+    counts = np.zeros((3, 10), np.float32)
+    counts[0, [3, 7]], counts[2, 4] = 1, 2
+    drawn = small.draw(counts, seed=5)
+    (layers,) = (each[:5] for each in asked)
+    np.testing.assert_array_equal(layers, np.eye(11, 10, dtype=np.float32)[[3, 7, 10, 4, 4]])
+    # Of two layers of even noise the brighter one lies above the middle in three of four pixels.
+    np.testing.assert_allclose((drawn > 127).mean((1, 2, 3, 4)), [0.75, 0.5, 0.75], atol=0.05)
+    # Frames show all there is at once, and so does what goes on from them.
+    small.draw(counts, seed=5, init=np.zeros((2, 16, 16, 1), np.uint8))
+    np.testing.assert_array_equal(asked[-1], counts)
+
+
+def test_one_that_is_not_layered_is_asked_for_all_at_once(monkeypatch):
+    whole, asked = generator(layered=False), []
+    monkeypatch.setattr(video_generator, "generated", lambda *given: asked.append(given[2]) or given[4])
+    whole.generate([3, 7])
+    assert asked[0].sum() == 2
+
+
 def test_digits_and_words_name_classes():
     counts = np.zeros(10, np.float32)
     np.testing.assert_array_equal(class_counts(None, WORDS), counts)
@@ -244,7 +271,9 @@ def test_a_run_is_published_and_asked(tmp_path, monkeypatch):
     assert loaded.card.flops > 1e6
     _, model = publish.trained(tmp_path / "run")
     made = loaded.generate("two", steps=1, guidance=1.0, seed=4)
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(4), 0), 0)
+    key = jax.random.key(4)
+    for number in (0, 0, 0):  # clip, layer, window
+        key = jax.random.fold_in(key, number)
     noise = jax.random.normal(key, (1, 4, 16, 16, 1))
     clean = model(noise, jnp.zeros(1), jnp.eye(10)[2:3], jnp.zeros((1, 4)))
     np.testing.assert_allclose(made, (np.clip(clean, -1, 1) + 1) * 127.5, atol=2)

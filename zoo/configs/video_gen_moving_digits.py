@@ -85,6 +85,7 @@ CARDS = {
             "frame_rate": 10.0,
             "known_frames": FRAMES // 2,
             "most_classes": DATA["max_digits"],
+            "layered": True,
             "time_mean": TIME_MEANS["latents"],
             "steps": 10,
             "sampler": "heun",
