@@ -19,11 +19,19 @@ type Value = Callable[["Registers"], int]
 
 @dataclass
 class Registers:
-    """The scalar side's state: registers, predicates and scalar memory, all zero at first."""
+    """The scalar side's state: registers, predicates and scalar memory, all zero at first.
+
+    `unknown` counts the operands that were asked for and are none of these: then what is run means nothing.
+    """
 
     scalars: dict[str, int] = field(default_factory=dict)
     predicates: dict[str, bool] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def note_unknown(self, operand: str) -> int:
+        self.unknown[f"operand {operand}"] += 1
+        return 0
 
 
 @dataclass(frozen=True)
@@ -136,8 +144,10 @@ class Decoder:
                 return None
             return act("wait", _address(_flags(text)[0]), _value(arguments[-1]))
         if target.startswith("[sflag:") and operation.startswith(("vsyncadd", "vsyncpa", "vsyncset")):
-            kind = "flag_add" if "add" in operation else "flag_set"
-            return act(kind, _address(target[7:-1]), _value(arguments[0]) if arguments else None)
+            if "add" in operation:
+                return act("flag_add", _address(target[7:-1]), _value(arguments[0]))
+            # What is not understood does not clear the flag.
+            return act("flag_set", _address(target[7:-1]), _understood(arguments[0]) if arguments else None)
         if operation.startswith("dma."):
             return act("dma", *_transfer(target, text))
         if target == "(pc)":
@@ -149,7 +159,7 @@ class Decoder:
         if re.match(r"^p\d+$", target):
             return self._predicate(operation, target, arguments, act)
         if target.startswith("[smem:"):
-            value = _value(arguments[-1])
+            value = _understood(arguments[-1])
             return act("store", _address(target[6:-1]), value) if value else None
         self._note_unknown(operation)
         return None
@@ -211,7 +221,12 @@ def _vector_slot(operation: str, target: str) -> str:
 
 
 def _value(text: str) -> Any:
-    """What an operand is worth when it is reached: an immediate, a register, a predicate, or a sum of them."""
+    """What an operand is worth when it is reached; one that is not understood is noted then, and worth nothing."""
+    return _understood(text) or (lambda registers: registers.note_unknown(text.strip()))
+
+
+def _understood(text: str) -> Any:
+    """What an immediate, a register, a predicate, or a sum of them is worth when it is reached; None for all else."""
     text = text.strip()
     if immediate := _IMMEDIATE.match(text):
         number = int(immediate.group(1), 0)
@@ -228,7 +243,7 @@ def _value(text: str) -> Any:
 
 
 def _address(text: str) -> Value:
-    return _value(text.split("@")[0].split("_")[0]) or (lambda registers: 0)
+    return _understood(text.split("@")[0].split("_")[0]) or (lambda registers: 0)
 
 
 def _first(pattern: str, text: str) -> str:

@@ -90,7 +90,7 @@ def count(lines: list[str], operations: list[tuple[int, str]], chip: Chip) -> di
         "by_operation": sorted(by_operation.items(), key=lambda item: -item[1]),
         "ended": result.ended,
         "stuck": result.stuck,
-        "unknown": dict(decoder.unknown),
+        "unknown": dict(decoder.unknown + machine.registers.unknown),
     }
 
 

@@ -103,6 +103,12 @@ def test_what_is_not_understood_is_noted_and_floating_scalars_are_not():
     assert dict(decoder.unknown) == {"sbogus.s32": 1}
 
 
+def test_an_operand_that_is_not_understood_is_noted_once_it_is_reached():
+    _, registers = run("s1 = sadd.s32 q7, $1", "s2 = sadd.s32 @p3 q8, $1", "s3 = smov.u32 s1")
+    assert registers.scalars == {"s1": 1, "s3": 1}
+    assert dict(registers.unknown) == {"operand q7": 1}
+
+
 def test_an_unknown_chip_is_refused():
     for of_two_cores in ("v4", "v5p"):
         with pytest.raises(EstimateError, match=f"{of_two_cores} is refused: its programs"):
