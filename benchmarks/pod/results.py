@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import subprocess
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,18 +146,16 @@ def draw(file: Path, header: str) -> Path:
     """Draws all curves of a table into a picture beside it: efficiency under weak, speed-up under strong scaling."""
     from matplotlib.figure import Figure
 
-    rows = tables.read(file, *KEY).values()
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    figure.suptitle(header, fontsize=7, wrap=True)
-    panels = dict(zip(("weak", "strong"), figure.subplots(1, 2), strict=True))
-    for scaling, panel in panels.items():
-        curves: dict[str, list[tuple[int, float]]] = {}
-        for row in rows:
-            if row["scaling"] == scaling and row["efficiency"]:
-                clips = f", {row['per_chip_batch']} a chip" if scaling == "weak" else f", {row['global_batch']} clips"
-                curve = curves.setdefault(f"{row['model']}, {row['parallel']}{clips}", [])
-                curve.append((int(row["chips"]), float(row["efficiency"])))
-        for name, points in curves.items():
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"weak": {}}
+    for row in tables.read(file, *KEY).values():
+        if (scaling := row["scaling"]) in ("weak", "strong") and row["efficiency"]:
+            clips = f", {row['per_chip_batch']} a chip" if scaling == "weak" else f", {row['global_batch']} clips"
+            curve = curves.setdefault(scaling, {}).setdefault(f"{row['model']}, {row['parallel']}{clips}", [])
+            curve.append((int(row["chips"]), float(row["efficiency"])))
+    figure = Figure(figsize=(5.5 * len(curves), 4.5), layout="constrained")
+    figure.suptitle(textwrap.fill(header, 85 * len(curves)), fontsize=7)
+    for (scaling, drawn), panel in zip(curves.items(), figure.subplots(1, len(curves), squeeze=False)[0], strict=True):
+        for name, points in drawn.items():
             chips, efficiencies = zip(*sorted(points), strict=True)
             values = efficiencies if scaling == "weak" else [n * e for n, e in zip(chips, efficiencies, strict=True)]
             panel.plot(chips, values, marker="o", markersize=3, label=name)
@@ -165,13 +164,15 @@ def draw(file: Path, header: str) -> Path:
         panel.set_xlabel("chips")
         panel.set_title(f"{scaling} scaling")
         panel.grid(alpha=0.3)
-        if curves:
+        if drawn:
             panel.legend(fontsize=7)
-    panels["weak"].set_ylabel("efficiency")
-    panels["weak"].set_ylim(0, 1.05)
-    panels["strong"].set_ylabel("times as fast as one chip")
-    panels["strong"].set_yscale("log", base=2)
-    panels["strong"].yaxis.set_major_formatter("{x:g}")
+        if scaling == "weak":
+            panel.set_ylabel("efficiency")
+            panel.set_ylim(0, 1.05)
+        else:
+            panel.set_ylabel("times as fast as one chip")
+            panel.set_yscale("log", base=2)
+            panel.yaxis.set_major_formatter("{x:g}")
     picture = file.with_suffix(".png")
     figure.savefig(picture, dpi=130)
     return picture
