@@ -73,7 +73,7 @@ class VideoGenerator(Predictor):
 
         Args:
           classes: what each clip is to show: a class by its number or name, several of them, or a text of such
-            ("three seven"); anything without.
+            ("three seven"); anything without. Several are drawn apart where the card says `layered`.
           seed: clip i depends on it and on i, to rounding, and not on `num`.
           steps, guidance, sampler: from 1 up; from 1 (none) up; "euler" or "heun". The card's where not given.
           init: what the clips go on from: uint8 [T, H, W, 1 or 3], used as it is, or a video as a path, URL, bytes or
