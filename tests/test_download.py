@@ -7,7 +7,6 @@ import http.server
 import io
 import os
 import re
-import resource
 import shlex
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 
 import zoo
 from tests import tiny
+from tests.small_files import small_files
 from zoo import hub, registry
 from zoo.download import sha256_of
 from zoo.errors import UserError
@@ -317,13 +317,9 @@ def test_no_room_in_the_cache(kind: str, cards: Path, index: Path, address: str,
     publish_at(address, cards, tmp_path)
     if kind == "package":
         tiny.publish(cards, tiny.card(make_wheel(index)))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
-    try:
-        with pytest.raises(UserError, match=rf"cannot write {tmp_path}/cache/.*: File too large; set ZOO_CACHE to"):
-            zoo.load("tiny_colours")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = rf"cannot write {tmp_path}/cache/.*: File too large; set ZOO_CACHE to"
+    with small_files(512), pytest.raises(UserError, match=told):
+        zoo.load("tiny_colours")
     assert left_in(tmp_path / "cache") == []
     assert loaded_kernel().shape == (3, 5)
 

@@ -3,12 +3,12 @@
 import concurrent.futures
 import json
 import re
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.small_files import small_files
 from zoo import index_description
 from zoo.errors import UserError
 from zoo.video_analysis import MODELS, VideoSegment
@@ -158,13 +158,8 @@ def test_a_refused_write_is_told_in_one_line_and_changes_nothing(tmp_path):
     """Files are let grow to 3,000 bytes only, which is as a full disk to whoever writes them."""
     index, rng = open_or_make(tmp_path / "db", tmp_path, NAMES), np.random.default_rng(0)
     index.replace("a", "", [segment(rng, 0.0)], unit(rng, 1, 4))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot write .*db: File too large"):
-            index.replace("b", "", [segment(rng, 4.0 * part) for part in range(50)], unit(rng, 50, 4))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with small_files(3000), pytest.raises(UserError, match=r"cannot write .*db: File too large"):
+        index.replace("b", "", [segment(rng, 4.0 * part) for part in range(50)], unit(rng, 50, 4))
     assert open_index(tmp_path / "db").files() == {"a": ""}
     index.replace("b", "", [segment(rng, 0.0)], unit(rng, 1, 4))
     assert index.files() == {"a": "", "b": ""}
