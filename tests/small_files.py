@@ -11,7 +11,7 @@ from unittest import mock
 def small_files(size: int) -> Iterator[None]:
     """Writing past `size` bytes of a file fails within, in this process and in those that it starts.
 
-    No bytecode is written meanwhile: Python 3.12 takes half a write for a whole one, and what it had cut short would stay
+    No bytecode is written meanwhile: Python 3.12 takes half a write for a whole one, and what was cut short would stay
     in the environment, where nothing that imports it works any more.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
