@@ -32,9 +32,8 @@ from benchmarks.tpu_static import REFUSED, Estimate, EstimateError, judged
 from zoo import command_line, hub, processes
 from zoo.errors import UserError
 from zoo.kernels.dispatch import prefer
-from zoo.parallel import STRATEGIES, Parallel
+from zoo.parallel import Parallel
 from zoo.process_flags import ALONE
-from zoo.registry import unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Arguments:
     """A chip and how many of them: v5e-256, v6e-64, v5p-512."""
     parallel: str = "jit"
     """How the step is split: jit, shard_map, pmap, or several with commas between, to compare them."""
+    batch_norm_devices: int = 0
+    """Neighbouring chips that share a batch's statistics, with shard_map or pmap; 0 is all."""
     per_chip_batch: int = 8
     """Clips on each chip."""
     sweep: bool = False
@@ -59,16 +60,19 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = command_line.parse(Arguments, argv, "python -m benchmarks.pod_slice")
-    slice_, strategies = slice_called(arguments.slice), arguments.parallel.split(",")
+    slice_ = slice_called(arguments.slice)
     trained(arguments.model)
-    for strategy in strategies:
-        if strategy not in STRATEGIES:
-            raise unknown("way to split a step", strategy, STRATEGIES)
+    near = arguments.batch_norm_devices
+    ways = [Parallel(strategy, batch_norm_devices=near) for strategy in arguments.parallel.split(",")]
+    for parallel in ways:
+        parallel.check()
+    if near and slice_.chips % near:
+        raise UserError(f"--batch-norm-devices {near} does not divide the {slice_.chips} chips; take a divisor")
     if arguments.per_chip_batch < 1:
         raise UserError(f"--per-chip-batch is {arguments.per_chip_batch}; it must be 1 or more")
     if arguments.compile_only:
         jax.config.update("jax_platforms", "cpu")
-        estimate(arguments, slice_, strategies)
+        estimate(arguments, slice_, ways)
         return
     if arguments.sweep:
         raise UserError("--sweep compiles what may not fit, for which it wants --compile-only")
@@ -76,25 +80,25 @@ def main(argv: list[str]) -> None:
         if jax.process_count() > 1:
             processes.check_alike(dataclasses.asdict(arguments))
         hub.use_compilation_cache()
-        measure(arguments, slice_, strategies)
+        measure(arguments, slice_, ways)
 
 
-def estimate(arguments: Arguments, slice_: Slice, strategies: Iterable[str]) -> None:
+def estimate(arguments: Arguments, slice_: Slice, ways: Iterable[Parallel]) -> None:
     """Compiles, estimates, and keeps in the table what there is so far."""
     header, file = results.estimate_header(slice_), results.file_of(slice_, measured=False)
     made: list[Row] = []
-    for strategy in strategies:
+    for parallel in ways:
 
-        def compiled_with(per_chip: int, strategy: str = strategy) -> dict[str, Any]:
-            return compiled(arguments.model, slice_, strategy, per_chip, arguments.patience)
+        def compiled_with(per_chip: int, parallel: Parallel = parallel) -> dict[str, Any]:
+            return compiled(arguments.model, slice_, parallel, per_chip, arguments.patience)
 
-        for rows in strategy_rows(arguments, slice_, strategy, compiled_with(arguments.per_chip_batch)):
+        for rows in rows_of(arguments, slice_, parallel, compiled_with(arguments.per_chip_batch)):
             results.keep(file, header, rows)
             made += rows
         if arguments.sweep:
             tried = sweep(compiled_with, arguments.per_chip_batch)
             rows = [
-                row(arguments.model, strategy, "memory", slice_.chips, per_chip) | compiled_cells(program, slice_)
+                row(arguments.model, parallel, "memory", slice_.chips, per_chip) | compiled_cells(program, slice_)
                 for per_chip, program in sorted(tried.items())
             ]
             results.keep(file, header, rows)
@@ -102,17 +106,17 @@ def estimate(arguments: Arguments, slice_: Slice, strategies: Iterable[str]) -> 
     told(file, header, made)
 
 
-def measure(arguments: Arguments, slice_: Slice, strategies: Iterable[str]) -> None:
+def measure(arguments: Arguments, slice_: Slice, ways: Iterable[Parallel]) -> None:
     """Times the step on the chips that are here, and writes the table after each strategy."""
     measured.check_here(slice_)
     header, file = results.measured_header(slice_, measured.hardware()), results.file_of(slice_, measured=True)
     flops, made = model_flops(arguments.model), []
-    for strategy in strategies:
-        times = list(measured.points(arguments.model, strategy, arguments.per_chip_batch, measured.meshes()))
+    for parallel in ways:
+        times = list(measured.points(arguments.model, parallel, arguments.per_chip_batch, measured.meshes()))
         rows = []
         for point, time in times:
             clips = point.global_batch // point.chips
-            cells = row(arguments.model, strategy, point.scaling, point.chips, clips) | measured.cells(time)
+            cells = row(arguments.model, parallel, point.scaling, point.chips, clips) | measured.cells(time)
             share = scaling.efficiency(point, [p for p, _ in times])
             cells |= point_cells(point, flops * clips, slice_, share) | {"model_tflop": f"{flops * clips / 1e12:.4f}"}
             rows.append(cells)
@@ -131,10 +135,10 @@ def told(file: Path, header: str, made: list[Row]) -> None:
         console.print(f"wrote {path}", soft_wrap=True)
 
 
-def strategy_rows(arguments: Arguments, slice_: Slice, strategy: str, program: dict[str, Any]) -> Iterator[list[Row]]:
+def rows_of(arguments: Arguments, slice_: Slice, parallel: Parallel, program: dict[str, Any]) -> Iterator[list[Row]]:
     """Weak scaling, then strong; where no time can be told, the slice's memory and collectives alone."""
     model, per_chip = arguments.model, arguments.per_chip_batch
-    whole = row(model, strategy, "weak", slice_.chips, per_chip) | compiled_cells(program, slice_)
+    whole = row(model, parallel, "weak", slice_.chips, per_chip) | compiled_cells(program, slice_)
     if not program["fits"]:
         yield [whole]
         return
@@ -152,7 +156,7 @@ def strategy_rows(arguments: Arguments, slice_: Slice, strategy: str, program: d
         for point in points:
             clips, share = point.global_batch // point.chips, scaling.efficiency(point, points)
             cells = point_cells(point, flops * point.global_batch / point.chips, slice_, share)
-            made.append(row(model, strategy, point.scaling, point.chips, clips) | cells)
+            made.append(row(model, parallel, point.scaling, point.chips, clips) | cells)
         return made
 
     own: dict[int, float] = {}
@@ -178,7 +182,7 @@ def one_chip(arguments: Arguments, slice_: Slice, clips: int, flops: float) -> E
       flops: of the model for one clip.
     """
     try:
-        program = compiled(arguments.model, SLICES[f"{slice_.chip.name}-1"], "jit", clips, arguments.patience)
+        program = compiled(arguments.model, SLICES[f"{slice_.chip.name}-1"], Parallel(), clips, arguments.patience)
         if not program["fits"]:
             raise EstimateError("it does not fit")
         counted = program["count"] | {"compile_seconds": program["compile_seconds"]}

@@ -66,6 +66,18 @@ def clips() -> tuple[configs.TrainConfig, dict[str, Any]]:
     return dataclasses.replace(config, warmup_steps=0), {"video": video, "label": np.arange(SIZE, dtype=np.int32) % 3}
 
 
+class NormOfHalves(nnx.BatchNorm):
+    """Batch norm of each half of a batch by itself, written out; what it keeps is the mean of both."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        halves = x.reshape(2, -1, x.shape[-1])
+        mean, variance = halves.mean(axis=1), halves.var(axis=1)
+        for kept, seen in ((self.mean, mean), (self.var, variance)):
+            kept[...] = self.momentum * kept[...] + (1 - self.momentum) * seen.mean(axis=0)
+        even = (halves - mean[:, None]) / jnp.sqrt(variance + self.epsilon)[:, None]
+        return even.reshape(x.shape) * self.scale[...] + self.bias[...]
+
+
 class Denoiser(nnx.Module):
     """Clean clips from noisy ones, each pixel for itself."""
 
@@ -117,6 +129,13 @@ def small_networks() -> dict[str, Any]:
     parts = dataclasses.replace(config, accumulate=2)
     for strategy, ways in (("jit", 1), ("jit", 4), ("shard_map", 4)):
         tell(told, f"parts {strategy} {ways}", *trained(parts, counting(), batch, on(ways, Parallel(strategy)))[:2])
+
+    by_halves: Any = counting()
+    by_halves.norm = NormOfHalves(6, rngs=nnx.Rngs(0))
+    tell(told, "halves", *trained(config, by_halves, batch, on(1, Parallel()))[:2])
+    for strategy, ways in (("shard_map", 4), ("pmap", 2)):
+        near = on(ways, Parallel(strategy, batch_norm_devices=ways // 2))
+        tell(told, f"halves {strategy} {ways}", *trained(config, counting(), batch, near)[:2])
 
     config, batch = noisy(8)
     config = dataclasses.replace(config, optimizer="adamw")  # which compiles in less time than muon

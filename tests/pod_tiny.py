@@ -41,7 +41,7 @@ def compile_it(name: str, strategy: str) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     print(json.dumps({"parameters": count}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        sys.argv = ["worker", "tiny", name, strategy, "2", folder]
+        sys.argv = ["worker", "tiny", name, strategy, "0", "2", folder]
         worker.main()
 
 

@@ -54,6 +54,12 @@ def test_batch_norm_and_dropout_are_those_of_one_device(strategy, ways, eight_de
     assert_alike(eight_devices[f"clips {strategy} {ways}"], eight_devices["clips jit 1"])
 
 
+@pytest.mark.parametrize("case", ["shard_map 4", "pmap 2"])
+def test_neighbours_share_their_batch_statistics(case, eight_devices):
+    assert_alike(eight_devices[f"halves {case}"], eight_devices["halves"])
+    assert eight_devices["halves"]["losses"] != eight_devices["clips jit 1"]["losses"]
+
+
 @pytest.mark.parametrize("case", ["jit 8", "shard_map 4", "pmap 2"])
 def test_noise_is_that_of_one_device(case, eight_devices):
     assert_alike(eight_devices[f"noise {case}"], eight_devices["noise none"])
@@ -111,6 +117,9 @@ def test_parts_of_a_draw_make_up_the_whole():
         (["--fsdp", "0"], "--fsdp is 0; it must be 1 or more"),
         (["--parallel", "pmap", "--fsdp", "2"], "--parallel pmap splits batches only; --fsdp and --tensor want"),
         (["--fsdp", "2"], "a mesh of fsdp 2 x tensor 1 is larger than the 1 device; take divisors of 1"),
+        (["--batch-norm-devices", "-1"], "--batch-norm-devices is -1; it must be 1 or more, or 0 for all"),
+        (["--batch-norm-devices", "2"], "--batch-norm-devices 2 wants --parallel shard_map or pmap"),
+        (["--parallel", "pmap", "--batch-norm-devices", "2"], "2 does not divide the 1 device; take a divisor"),
         (["--accumulate", "3"], "a batch of 64 does not divide by 1 device x 3 parts; the nearest .* --batch-size 63"),
         (["--accumulate", "0"], "accumulate is 0; it must be above 0"),
         (["--remat", "some"], "no rematerialisation 'some'; there are none, products"),

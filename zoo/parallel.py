@@ -38,12 +38,15 @@ class Parallel:
     Args:
       strategy: one of `STRATEGIES`.
       fsdp, tensor: devices along these axes of the mesh; what is left is the data axis.
+      batch_norm_devices: how many neighbours share a batch's statistics, as on large slices (Ying et al. 2018,
+        arXiv:1811.06992), where all would wait for each other at every batch norm; 0 is all.
       devices: the mesh is of these, which may be a topology's that is not here; of all of all processes without.
     """
 
     strategy: str = "jit"
     fsdp: int = 1
     tensor: int = 1
+    batch_norm_devices: int = 0
     devices: tuple[jax.Device, ...] | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     def check(self) -> None:
@@ -55,6 +58,11 @@ class Parallel:
                 raise UserError(f"--{axis} is {getattr(self, axis)}; it must be 1 or more")
         if self.strategy != "jit" and self.fsdp * self.tensor > 1:
             raise UserError(f"--parallel {self.strategy} splits batches only; --fsdp and --tensor want --parallel jit")
+        if self.batch_norm_devices < 0:
+            raise UserError(f"--batch-norm-devices is {self.batch_norm_devices}; it must be 1 or more, or 0 for all")
+        if self.strategy == "jit" and self.batch_norm_devices:
+            told = f"--batch-norm-devices {self.batch_norm_devices} wants --parallel shard_map or pmap"
+            raise UserError(f"{told}: the one program of jit sees the whole batch")
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -87,6 +95,14 @@ class Parallel:
         return None if self.strategy == "jit" else "data"
 
     @property
+    def batch_norm_groups(self) -> tuple[tuple[int, ...], ...] | None:
+        """The places along `axis` of devices that share a batch's statistics; None where all do."""
+        count = self.batch_norm_devices
+        if not count:
+            return None
+        return tuple(tuple(range(start, start + count)) for start in range(0, self.parts, count))
+
+    @property
     def whole(self) -> NamedSharding:
         """How an array lies that every device has all of."""
         return NamedSharding(self.mesh, PartitionSpec())
@@ -102,7 +118,10 @@ class Parallel:
         return f"{_devices(self.mesh.size)} ({self.strategy}{', ' * bool(axes)}{axes})"
 
     def check_batch(self, config: TrainConfig) -> None:
-        """Raises UserError for a batch that does not divide; it names the nearest one that does."""
+        """Raises UserError for a batch that does not divide, naming the nearest that does, or devices that do not."""
+        if self.batch_norm_devices and self.parts % self.batch_norm_devices:
+            told = f"--batch-norm-devices {self.batch_norm_devices} does not divide the {_devices(self.parts)}"
+            raise UserError(f"{told}; take a divisor")
         step = self.parts * config.accumulate
         if config.batch_size % step:
             nearest = max(step, round(config.batch_size / step) * step)

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     if arguments.max_restarts:
         where = [] if arguments.resume else ["--folder", str(folder)]
         sys.exit(run_with_restarts([*sys.orig_argv, *where, "--max-restarts", "0"], arguments.max_restarts))
-    parallel = Parallel(arguments.parallel, arguments.fsdp, arguments.tensor)
+    parallel = Parallel(arguments.parallel, arguments.fsdp, arguments.tensor, arguments.batch_norm_devices)
     parallel.check()
     with processes.joined(arguments.processes, arguments.process_timeout) as watch:
         if jax.process_count() > 1:

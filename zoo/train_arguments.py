@@ -74,6 +74,8 @@ class Arguments:
     """Devices that share the parameters between them, each with a part of the batch."""
     tensor: int = 1
     """Devices that compute the same part of the batch, each for some of the features."""
+    batch_norm_devices: int = 0
+    """Neighbouring devices that share a batch's statistics, with shard_map or pmap; 0 is all."""
     processes: GivenProcess = ALONE
     process_timeout: float = 300.0
     """Seconds after which a process that does not come, or does not go on, is lost and the others stop."""

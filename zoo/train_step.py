@@ -91,7 +91,8 @@ def make_train_step(
         cast = jax.tree.map(lambda value: value.astype(compute_dtype), params)
         model = nnx.merge(graph, stopped(cast), batch_stats, streams, copy=True)
         if parallel.axis:  # else one program over the whole mesh sees the whole batch
-            model.set_attributes(nnx.BatchNorm, axis_name=parallel.axis, raise_if_not_found=False)
+            together = {"axis_name": parallel.axis, "axis_index_groups": parallel.batch_norm_groups}
+            model.set_attributes(nnx.BatchNorm, **together, raise_if_not_found=False)
         value, figures = task.loss(model, batch, key)
         return value, (figures, nnx.state(model, nnx.BatchStat))
 
@@ -138,6 +139,8 @@ def make_train_step(
         )
         if parallel.axis:
             gradients, figures = jax.lax.pmean((gradients, figures), parallel.axis)
+        if parallel.batch_norm_groups:
+            batch_stats = jax.lax.pmean(batch_stats, parallel.axis)
         updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         step = state["step"] + 1

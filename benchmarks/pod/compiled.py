@@ -12,16 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from benchmarks.pod.results import way
 from benchmarks.pod.slices import Slice
 from zoo import hub
 from zoo.errors import UserError
+from zoo.parallel import Parallel
 
 
 class LateError(UserError):
     """The compiler took longer than it was given."""
 
 
-def compiled(model: str, slice_: Slice, strategy: str, per_chip: int, patience: float) -> dict[str, Any]:
+def compiled(model: str, slice_: Slice, parallel: Parallel, per_chip: int, patience: float) -> dict[str, Any]:
     """What `benchmarks.pod.worker` reports of a training step with so many clips a chip; from the cache, if it has it.
 
     Progress goes to stderr.
@@ -35,8 +37,9 @@ def compiled(model: str, slice_: Slice, strategy: str, per_chip: int, patience: 
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is not installed: uv sync --extra tpu")
-    what = f"{model} by {strategy} for {slice_.name}, {per_chip} clips a chip"
-    asked = [model, slice_.name, strategy, str(per_chip), str(hub.cache_folder() / "pod_slice")]
+    what = f"{model} by {way(parallel)} for {slice_.name}, {per_chip} clips a chip"
+    split = [parallel.strategy, str(parallel.batch_norm_devices)]
+    asked = [model, slice_.name, *split, str(per_chip), str(hub.cache_folder() / "pod_slice")]
     worker = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.pod.worker", *asked],
         stdout=subprocess.PIPE,

@@ -1,8 +1,8 @@
 """A training step timed on the chips that are here: the same table as the estimate's, measured."""
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ STEPS = 20
 """Steps that are timed together, behind two that are not."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Timed:
     """A training step: seconds of each, seconds from nothing to the end of the first, and the most memory in use."""
 
@@ -85,7 +85,7 @@ def meshes() -> Iterator[tuple[Any, ...]]:
 
 
 def points(
-    model: str, strategy: str, per_chip: int, meshes: Iterable[tuple[Any, ...]]
+    model: str, parallel: Parallel, per_chip: int, meshes: Iterable[tuple[Any, ...]]
 ) -> Iterator[tuple[Point, Timed]]:
     """With as many clips on each chip, then with one clip for each chip of the largest mesh, the last.
 
@@ -93,15 +93,20 @@ def points(
     """
     of, every = trained(model), list(meshes)
     alone = None
+
+    def on(mesh: tuple[Any, ...]) -> Parallel:
+        near = min(parallel.batch_norm_devices, len(mesh))
+        return dataclasses.replace(parallel, devices=mesh, batch_norm_devices=near)
+
     for mesh in every:
-        time = timed(of, Parallel(strategy, devices=mesh), per_chip)
+        time = timed(of, on(mesh), per_chip)
         alone = time.step if len(mesh) == 1 else alone
         yield Point("weak", len(mesh), per_chip * len(mesh), time.step, alone and max(0.0, time.step - alone)), time
     most = len(every[-1])
     for mesh in every:
         clips = most // len(mesh)
         if clips <= per_chip and most % len(mesh) == 0:
-            time = timed(of, Parallel(strategy, devices=mesh), clips)
+            time = timed(of, on(mesh), clips)
             yield Point("strong", len(mesh), most, time.step, None), time
 
 

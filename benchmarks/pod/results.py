@@ -17,6 +17,7 @@ from benchmarks import tables
 from benchmarks.pod.collectives import Collective
 from benchmarks.pod.scaling import Point
 from benchmarks.pod.slices import Slice
+from zoo.parallel import Parallel
 
 KEY = ("model", "parallel", "scaling", "chips", "per_chip_batch")
 FIELDS = (
@@ -76,9 +77,15 @@ def file_of(slice_: Slice, *, measured: bool) -> Path:
     return tables.RESULTS / f"{slice_.name}-pod{'-measured' * measured}.csv"
 
 
-def row(model: str, strategy: str, scaling: str, chips: int, per_chip: int) -> Row:
+def way(parallel: Parallel) -> str:
+    """How a step is split, in the table."""
+    near = parallel.batch_norm_devices
+    return f"{parallel.strategy}, batch norm over {near}" if near else parallel.strategy
+
+
+def row(model: str, parallel: Parallel, scaling: str, chips: int, per_chip: int) -> Row:
     """The start of a row: what it is of, and where it comes from."""
-    start = dict(zip(KEY, (model, strategy, scaling, chips, per_chip), strict=True))
+    start = dict(zip(KEY, (model, way(parallel), scaling, chips, per_chip), strict=True))
     return start | {"global_batch": chips * per_chip, "by": origin()}
 
 

@@ -1,7 +1,7 @@
 """How a training step scales over the chips of a slice: estimated from what was compiled, and what times come to."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.pod.collectives import Collective, seconds
 from benchmarks.pod.slices import Slice
@@ -23,7 +23,7 @@ class Point:
 
 def weak(own: float, per_chip: int, collectives: Sequence[Collective], slice_: Slice) -> list[Point]:
     """With the same batch on each chip, whose own work, `own` seconds, is always the same."""
-    told = ((s.chips, seconds(collectives, s)) for s in slice_.smaller())
+    told = ((s.chips, seconds(_on(s, collectives), s)) for s in slice_.smaller())
     return [Point("weak", chips, per_chip * chips, own + collective, collective) for chips, collective in told]
 
 
@@ -39,10 +39,15 @@ def strong(own: Mapping[int, float], per_chip: int, collectives: Sequence[Collec
         clips = slice_.chips // s.chips
         at_once = min(clips, per_chip)
         if clips % at_once == 0 and at_once in own:
-            collective = seconds(collectives, s)
+            collective = seconds(_on(s, collectives), s)
             step = own[at_once] * (clips // at_once) + collective
             points.append(Point("strong", s.chips, slice_.chips, step, collective))
     return points
+
+
+def _on(slice_: Slice, collectives: Sequence[Collective]) -> list[Collective]:
+    """What neighbours tell each other where there are fewer chips than they."""
+    return [replace(one, chips=min(one.chips, slice_.chips)) for one in collectives]
 
 
 def efficiency(point: Point, points: Iterable[Point]) -> float | None:

@@ -1,9 +1,9 @@
 """The process that holds the TPU compiler: compiles a training step for a slice, and tells what became of it.
 
-It is apart because libtpu reads its options when it is loaded, and may end the process. Run as
-`python -m benchmarks.pod.worker MODEL SLICE STRATEGY PER_CHIP_BATCH FOLDER`. Each line out is a JSON object: a `stage`
-that begins, at last a `report` or an `error`. Reports are kept in the folder, by the program that was lowered, the
-compiler's version and the source of what reads its output: whatever changes a report changes its name.
+It is apart because libtpu reads its options when it is loaded, and may end the process. Run as `python -m
+benchmarks.pod.worker MODEL SLICE STRATEGY BATCH_NORM_DEVICES PER_CHIP_BATCH FOLDER`. Each line out is a JSON object: a
+`stage` that begins, at last a `report` or an `error`. Reports are kept in the folder, by the program that was lowered,
+the compiler's version and the source of what reads its output: whatever changes a report changes its name.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ def needed(error: str) -> tuple[float, float] | None:
     return float(found[1]) * _UNITS[found[2]], float(found[3]) * _UNITS[found[4]]
 
 
-def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path, dump: str, tell: Any) -> dict:
+def report(model: str, slice_: Slice, parallel: Any, per_chip: int, folder: Path, dump: str, tell: Any) -> dict:
     """What a training step is on a slice; with a folder that programs are dumped to, the static clock's count, too."""
     import jax
     from jax.experimental import topologies
@@ -43,16 +43,15 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
 
     from benchmarks.pod import collectives
     from benchmarks.pod.models import abstract_step, trained
-    from zoo.parallel import Parallel
 
     # Both cores of a v4 as one device, as on its machines; of other chips that is so anyway.
     cores = {"chip_config_name": "megacore"} if slice_.chip.name == "v4" else {}
     topology = topologies.get_topology_desc(topology_name=slice_.topology, platform="tpu", **cores)
-    parallel = Parallel(strategy, devices=tuple(topology.devices))
+    parallel = dataclasses.replace(parallel, devices=tuple(topology.devices))
     tell(stage="tracing")
     of, batch = trained(model).on(parallel, per_chip)
     mesh = parallel.mesh.abstract_mesh  # some kernels ask which TPU they are for
-    if strategy == "pmap":  # which makes a mesh of its own
+    if parallel.strategy == "pmap":  # which makes a mesh of its own
         mesh = mesh.update((mesh.size,), (parallel.axis,), (AxisType.Auto,))
     with jax.sharding.use_abstract_mesh(mesh):
         step, state = abstract_step(of, parallel)
@@ -106,7 +105,7 @@ def report(model: str, slice_: Slice, strategy: str, per_chip: int, folder: Path
 
 
 def main() -> None:
-    model, name, strategy, per_chip, folder = sys.argv[1:]
+    model, name, strategy, batch_norm_devices, per_chip, folder = sys.argv[1:]
     slice_ = SLICES[name]
     with tempfile.TemporaryDirectory() as dump:
         prepare(slice_.chip, dump)
@@ -120,7 +119,10 @@ def main() -> None:
             print(json.dumps(what), file=answers, flush=True)
 
         try:
-            tell(report=report(model, slice_, strategy, int(per_chip), Path(folder), dump if is_judged else "", tell))
+            from zoo.parallel import Parallel  # jax is imported once libtpu's options are set
+
+            parallel = Parallel(strategy, batch_norm_devices=int(batch_norm_devices))
+            tell(report=report(model, slice_, parallel, int(per_chip), Path(folder), dump if is_judged else "", tell))
         except Exception as error:  # told to whoever asked, who raises it
             tell(error=f"{type(error).__name__}: {error}"[:2000])
 

@@ -18,6 +18,7 @@ from benchmarks.pod.scaling import Point, efficiency, strong, weak
 from benchmarks.pod.slices import SLICES, slice_called
 from benchmarks.pod.worker import needed
 from zoo.errors import UserError
+from zoo.parallel import Parallel
 
 LINK = 50e9  # bytes/s of a v5e's link in one direction
 
@@ -29,6 +30,8 @@ LINK = 50e9  # bytes/s of a v5e's link in one direction
         (["--model", "vgg"], "no training on a slice is known of 'vgg'; there are video_gen, r2plus1d_18, convlstm"),
         (["--parallel", "jit,pmpa"], "no way to split a step is called 'pmpa'; did you mean pmap"),
         (["--per-chip-batch", "0"], "--per-chip-batch is 0; it must be 1 or more"),
+        (["--batch-norm-devices", "8"], "--batch-norm-devices 8 wants --parallel shard_map or pmap"),
+        (["--parallel", "pmap", "--batch-norm-devices", "3"], "3 does not divide the 256 chips; take a divisor"),
         (["--sweep"], "--sweep compiles what may not fit, for which it wants --compile-only"),
     ],
 )
@@ -180,8 +183,8 @@ def answers(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(pod_slice, "model_flops", lambda model: 1e11)
 
-    def answer(model, slice_, strategy, per_chip, patience):
-        return told.get((slice_.name, strategy, per_chip)) or program()
+    def answer(model, slice_, parallel, per_chip, patience):
+        return told.get((slice_.name, results.way(parallel), per_chip)) or program()
 
     monkeypatch.setattr(pod_slice, "compiled", answer)
     return told
@@ -206,6 +209,23 @@ def test_the_table_is_an_estimate_in_its_first_line_and_on_the_screen(answers, c
     assert whole["collectives"].startswith("all-reduce: 1 of 10.00 MB in all")
     assert {key[1] for key in rows()} == {"jit", "pmap"}
     assert {key[3] for key in rows() if key[2] == "strong"} == {"1", "4", "8", "16"}
+
+
+def test_neighbours_tell_each_other_alone(answers):
+    gradients = {"kind": "all-reduce", "bytes": 0, "chips": 16, "times": 1}
+    answers["v5e-16", "jit", 8] = program(collectives=[gradients | {"times": 11}])
+    norms = gradients | {"chips": 8, "times": 10}
+    answers["v5e-16", "shard_map, batch norm over 8", 8] = program(collectives=[gradients, norms])
+    told = ["--model", "convlstm", "--slice", "v5e-16", "--compile-only"]
+    pod_slice.main([*told, "--parallel", "shard_map", "--batch-norm-devices", "8"])
+    pod_slice.main(told)
+    found = {key[1]: {} for key in rows()}
+    for key, row in rows().items():
+        if key[2] == "weak":
+            found[key[1]][int(key[3])] = float(row["collective_ms"])
+    # A microsecond a hop, there and back, of 2x2, 2x4 and 4x4 chips; a ring of 8 has 7 hops.
+    assert found["jit"] == {1: 0.0, 4: 0.044, 8: 0.088, 16: 0.132}
+    assert found["shard_map, batch norm over 8"] == {1: 0.0, 4: 0.044, 8: 0.088, 16: 0.152}
 
 
 def test_a_chip_that_the_clock_cannot_judge_has_memory_and_collectives(answers, capsys):
@@ -237,14 +257,14 @@ def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: name)
     monkeypatch.setattr(compiled.subprocess, "Popen", slow(compiled.subprocess.Popen, "exec sleep 60"))
     with pytest.raises(compiled.LateError, match=r"not compiled within 0\.2 seconds; give more with --patience"):
-        compiled.compiled("convlstm", slice_called("v5e-4"), "jit", 8, patience=0.2)
+        compiled.compiled("convlstm", slice_called("v5e-4"), Parallel(), 8, patience=0.2)
 
 
 def test_a_compiler_that_dies_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: name)
     monkeypatch.setattr(compiled.subprocess, "Popen", slow(compiled.subprocess.Popen, "exit 1"))
     with pytest.raises(UserError, match="the compiler ended its process"):
-        compiled.compiled("convlstm", slice_called("v5e-4"), "jit", 8, patience=60)
+        compiled.compiled("convlstm", slice_called("v5e-4"), Parallel(), 8, patience=60)
 
 
 def slow(start, script):

@@ -69,6 +69,14 @@ PRESETS = {
     "further": dataclasses.replace(
         _DEFAULT, start={"": "video_gen_moving_digits"}, steps=_FURTHER_STEPS, learning_rate=0.008
     ),
+    "finer": dataclasses.replace(
+        _DEFAULT,
+        start={"": "video_gen_moving_digits"},
+        task_options=_DEFAULT.task_options | {"time_mean": -0.6},
+        dataset_options=DATA,
+        steps=3000,
+        learning_rate=0.006,
+    ),
     "latents_transformer": _on_latents("video_dit", features=192, num_blocks=6),
     "pixels": _preset("video_gen", {"patch": 8, "widths": (128, 256)}, "pixels"),
     "pixels_transformer": _preset("video_dit", {}, "pixels"),
