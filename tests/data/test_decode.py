@@ -1,8 +1,10 @@
 """Which frame is shown when, for every kind of file; errors are in test_decode_errors.py, looks in test_picture.py."""
 
 import bisect
+import ctypes
 import itertools
 import os
+import platform
 import struct
 import weakref
 from pathlib import Path
@@ -256,3 +258,31 @@ def test_big_frames_are_released_one_by_one(tmp_path):
 
     with open_video(path) as video:
         assert video.frames_at(np.arange(40) / 25, each=shrink).shape == (40, 1, 1, 3)
+
+
+class _InUse(ctypes.Structure):
+    """glibc's `struct mallinfo2`, whose eighth number is the bytes in use."""
+
+    _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
+
+
+def _bytes_in_use() -> int:
+    told = ctypes.CDLL(None).mallinfo2
+    told.restype = _InUse
+    return told().field7
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc tells how much memory is in use")
+def test_videos_that_are_left_in_the_middle_give_back_their_memory(tmp_path):
+    """PyAV's iterator over packets keeps a third of a kilobyte if nobody closes it: a hundred megabytes an epoch."""
+    path = write_clip(tmp_path / "clip.mp4", _NOISE)
+
+    def look(times: int) -> None:
+        for _ in range(times):
+            with open_video(path, threads=1) as video:
+                video.frames_at([0.0])
+
+    look(20)
+    before = _bytes_in_use()
+    look(200)
+    assert _bytes_in_use() - before < 200 * 100

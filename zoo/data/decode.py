@@ -15,6 +15,7 @@ A still picture is a video of one frame. Data that stop before the declared end 
 repeated last frame.
 """
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -166,7 +167,7 @@ class VideoReader:
         container, _ = self._open()
         with container:
             stream = container.streams.best("audio")
-            for packet in container.demux(stream) if stream else ():
+            for packet in _packets(container, stream) if stream else ():
                 if packet.pts is None or not packet.size:
                     continue
                 start = round(self._origin * self._tick / packet.time_base)
@@ -276,7 +277,7 @@ class VideoReader:
         following = 0  # where a stream gives no time stamps, its frames are counted
         waiting: list[int] = []  # a heap; decoders give frames in presentation order, so the least is the next one's
         begun = None  # what is shown before the first key frame cannot be decoded, and has no place in the heap
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             if self._stamps_in_decoding_order and packet.pts is not None and not packet.is_discard:
                 begun = packet.pts if begun is None else begun
                 if packet.pts >= begun:
@@ -337,3 +338,9 @@ class VideoReader:
             if first is not None and first[0] <= stamp:
                 return itertools.chain([first], frames)
         return self._decode_from_start(wanted)
+
+
+def _packets(container: InputContainer, stream: Any) -> Iterator[Packet]:
+    """A stream's packets. PyAV's own iterator, left in the middle, does not give back all of its memory by itself."""
+    with contextlib.closing(container.demux(stream)) as packets:
+        yield from packets
