@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -151,6 +152,11 @@ def small_networks() -> dict[str, Any]:
         tell(told, f"noise {remat}", *ended, counts=counts)
     for strategy, ways in (("jit", 8), ("shard_map", 4), ("pmap", 2)):
         tell(told, f"noise {strategy} {ways}", *trained(config, denoiser(), batch, on(ways, Parallel(strategy)))[:2])
+    half = dataclasses.replace(config, compute_dtype="bfloat16")
+    for strategy, ways in (("jit", 1), ("shard_map", 4), ("pmap", 2)):
+        *ended, lowered = trained(half, denoiser(), batch, on(ways, Parallel(strategy)))
+        sums = re.findall(r'"stablehlo.all_reduce".*?\) : \((.*?)\) ->', lowered.as_text(), re.DOTALL)
+        tell(told, f"half {strategy} {ways}", *ended, sums=sums)
     state, losses, _ = trained(config, denoiser(), batch, on(8, Parallel(fsdp=2, tensor=2)))
     shares = {
         part: max(leaf.size / leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state[part]))

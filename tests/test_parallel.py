@@ -65,6 +65,16 @@ def test_noise_is_that_of_one_device(case, eight_devices):
     assert_alike(eight_devices[f"noise {case}"], eight_devices["noise none"])
 
 
+@pytest.mark.parametrize("case", ["shard_map 4", "pmap 2"])
+def test_gradients_of_half_precision_are_told_in_half_the_bytes(case, eight_devices):
+    found, expected = eight_devices[f"half {case}"], eight_devices["half jit 1"]
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=0.02)
+    assert found["sums"]
+    assert [kind for kind in found["sums"] if "xf32" in kind] == [], (
+        "figures, which are single numbers, alone are wider"
+    )
+
+
 @pytest.mark.slow
 def test_published_networks_learn_as_on_one_device():
     """A deep network with batch norm of 16 clips multiplies rounding, tenfold from step to step."""

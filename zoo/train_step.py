@@ -138,7 +138,11 @@ def make_train_step(
             state["step"] / config.steps,
         )
         if parallel.axis:
-            gradients, figures = jax.lax.pmean((gradients, figures), parallel.axis)
+            # A bfloat16 product's gradient has no more digits than that: half the bytes go over the links, as by jit.
+            dtype = compute_dtype if config.accumulate == 1 else jnp.float32
+            told = jax.tree.map(lambda gradient: gradient.astype(dtype), gradients)
+            told, figures = jax.lax.pmean((told, figures), parallel.axis)
+            gradients = jax.tree.map(lambda mean, own: mean.astype(own.dtype), told, gradients)
         if parallel.batch_norm_groups:
             batch_stats = jax.lax.pmean(batch_stats, parallel.axis)
         updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["params"])
