@@ -117,7 +117,7 @@ def _real(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _training_clips() -> Iterator[np.ndarray]:
     """All that the last part of training saw, many at a time."""
-    config = experiment.PRESETS["further"]
+    config = experiment.PRESETS["finer"]
     source = MovingDigits("train", **config.dataset_options)
     parts = config.steps * config.batch_size // _AT_ONCE
     with contextlib.closing(loader.training_batches(source, _AT_ONCE, config.seed)) as batches:

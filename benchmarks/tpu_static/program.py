@@ -6,6 +6,7 @@ instructions are counted by the slot that they take.
 """
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ _WITHOUT_EFFECT = re.compile(r"^(shalt|sfence|ssettag|sc\.u32|s\w+(\.\w+)?\.(f32
 _CROSS_LANE = re.compile(r"rot|perm|xlu|transpose|xlane|bcast|max\.x|add\.x|sublane")
 _TRANSCENDENTAL = re.compile(r"tanh|rcp|pow2|log2|rsqrt|exp|sigm|erf|sin|cos")
 _IMMEDIATE = re.compile(r"^\$([-+]?(?:0x[0-9a-f]+|\d+))$")
+_FLOAT = re.compile(r"^\$([-+]?\d+\.\d*(?:e[-+]?\d+)?)$")
 
 
 class Decoder:
@@ -231,6 +233,9 @@ def _understood(text: str) -> Any:
     if immediate := _IMMEDIATE.match(text):
         number = int(immediate.group(1), 0)
         return lambda registers: number
+    if immediate := _FLOAT.match(text):
+        (bits,) = struct.unpack("<i", struct.pack("<f", float(immediate.group(1))))
+        return lambda registers: bits
     if re.match(r"^s\d+$", text):
         return lambda registers: registers.scalars.get(text, 0)
     if re.match(r"^!?p\d+$", text):

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import tpu_static
@@ -107,6 +108,16 @@ def test_an_operand_that_is_not_understood_is_noted_once_it_is_reached():
     _, registers = run("s1 = sadd.s32 q7, $1", "s2 = sadd.s32 @p3 q8, $1", "s3 = smov.u32 s1")
     assert registers.scalars == {"s1": 1, "s3": 1}
     assert dict(registers.unknown) == {"operand q7": 1}
+
+
+def test_a_floating_point_number_is_the_bits_that_a_register_holds():
+    _, registers = run("s1 = smov.u32 $0.9", "s2 = smov.u32 $-1.5", "s3 = smov.u32 $1.0e-08")
+    assert [np.int32(registers.scalars[name]).view(np.float32) for name in ("s1", "s2", "s3")] == [
+        np.float32(0.9),
+        np.float32(-1.5),
+        np.float32(1e-8),
+    ]
+    assert not registers.unknown
 
 
 def test_an_unknown_chip_is_refused():
