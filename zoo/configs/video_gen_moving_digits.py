@@ -113,9 +113,9 @@ CARDS = {
             "that were asked for and no other; agreement_alone: of the clips that were asked for one. fvd_ratio: "
             "(model - real) / (shuffled - real), each FVD against the next 1,024 clips of the test split: of the drawn "
             "clips, of the first 1,024, and of these with the frames of each in random order. Trained on "
-            f"{_STEPS * _BATCH:,} clips, one of four with two digits, on {_FURTHER_STEPS * _BATCH:,}, half of them with "
-            f"two, and on {_FINER_STEPS * _BATCH:,}, one of four with two. copied: nearer to one of the last than 99 of "
-            "100 real clips are."
+            f"{_STEPS * _BATCH:,} clips, one of four with two digits, on {_FURTHER_STEPS * _BATCH:,}, half of them "
+            f"with two, and on {_FINER_STEPS * _BATCH:,}, one of four with two. copied: nearer to one of the last than "
+            "99 of 100 real clips are."
         ),
     }
 }
