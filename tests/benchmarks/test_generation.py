@@ -28,10 +28,10 @@ class Drawer:
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
-    config = generation.experiment.PRESETS["further"]
+    config = generation.experiment.PRESETS["finer"]
     config = dataclasses.replace(config, dataset_options=SMALL, steps=32, batch_size=8)
     monkeypatch.setattr(generation.experiment, "DATA", SMALL)
-    monkeypatch.setitem(generation.experiment.PRESETS, "further", config)
+    monkeypatch.setitem(generation.experiment.PRESETS, "finer", config)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(generation, "load", lambda name: Drawer())
     # One that tells how many digits there are by what is bright, and features that depend on the order of frames.
