@@ -16,6 +16,7 @@ from zoo.data.decode import open_video
 from zoo.data.sampling import at_rate
 from zoo.data.transforms import Preprocessing
 from zoo.errors import UserError
+from zoo.precision import as_parameters
 from zoo.registry import ModelCard
 from zoo.stream import Stream
 
@@ -147,8 +148,7 @@ def _run_both(graph: nnx.GraphDef, state: nnx.State, clips: jax.Array) -> tuple[
 
 
 def _call(model: nnx.Module, clips: jax.Array, method: str) -> jax.Array:
-    precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
-    return getattr(model, method)(clips.astype(precision)).astype(jnp.float32)
+    return getattr(model, method)(as_parameters(model, clips)).astype(jnp.float32)
 
 
 def _softmax(logits: jax.Array) -> np.ndarray:

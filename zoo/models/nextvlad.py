@@ -49,11 +49,11 @@ class NeXtVLAD(nnx.Module):
         x = self.expand(x)
         attention = jax.nn.sigmoid(self.attention(x)) * is_there[..., None]
         shares = self.assign_norm(self.assign(x)).reshape(batch, time * self.groups, self.clusters)
-        shares = jax.nn.softmax(shares, axis=-1) * attention.reshape(batch, time * self.groups, 1)
+        shares = (jax.nn.softmax(shares, axis=-1) * attention.reshape(batch, time * self.groups, 1)).astype(x.dtype)
         parts = x.reshape(batch, time * self.groups, -1)
         sums = jnp.einsum("bnf,bnk->bfk", parts, shares) - self.centres[...] * shares.sum(axis=1)[:, None]
         lengths = jax.lax.rsqrt(jnp.maximum((sums**2).sum(axis=1, keepdims=True), 1e-12))
-        return self.norm((sums * lengths).reshape(batch, -1))
+        return self.norm((sums * lengths).reshape(batch, -1)).astype(x.dtype)
 
 
 class NeXtVLADClassifier(nnx.Module):
@@ -88,9 +88,9 @@ class NeXtVLADClassifier(nnx.Module):
         is_there = (jnp.arange(time) < counts[:, None]).astype(x.dtype)
         visual, audio = jnp.split(x, [VISUAL_FEATURES], axis=-1)
         both = jnp.concatenate([self.visual(visual, is_there), self.audio(audio, is_there)], axis=-1)
-        y = self.hidden_norm(self.hidden(self.dropout(both)))
-        gates = nnx.relu(self.squeeze_norm(self.squeeze(y)))
-        return (y * jax.nn.sigmoid(self.excite(gates))).astype(x.dtype)
+        y = self.hidden_norm(self.hidden(self.dropout(both))).astype(x.dtype)
+        gates = nnx.relu(self.squeeze_norm(self.squeeze(y))).astype(x.dtype)
+        return y * jax.nn.sigmoid(self.excite(gates))
 
     def __call__(
         self, x: Float[Any, "batch time features"], num_frames: Int[Any, " batch"] | None = None

@@ -64,9 +64,9 @@ class VideoDiT(nnx.Module):
         known: Float[jax.Array, "batch time"],
     ) -> Float[jax.Array, "batch time height width channels"]:
         check_sides(x.shape, pixels=self.patch)
-        condition = self.condition(time, classes)
-        x = self.stem(to_patches(x, self.patch)) + self.known_in(known[..., None])[:, :, None, None]
-        x = x + places(x.shape[1:4], x.shape[-1])
+        condition = self.condition(time, classes).astype(x.dtype)
+        x = self.stem(to_patches(x, self.patch)) + self.known_in(known[..., None].astype(x.dtype))[:, :, None, None]
+        x = x + places(x.shape[1:4], x.shape[-1]).astype(x.dtype)
         for block in self.blocks:
             x = block(x, condition)
         return from_patches(self.head(nnx.silu(self.last(x, condition))), self.patch)

@@ -57,7 +57,7 @@ class AttentionBlock(nnx.Module):
         self, x: Float[jax.Array, "batch time height width channels"], condition: Float[jax.Array, "batch condition"]
     ) -> Float[jax.Array, "batch time height width features"]:
         b, t, h, w, c = x.shape
-        y = self.first(x, condition) + places((t, h, w), c)
+        y = self.first(x, condition) + places((t, h, w), c).astype(x.dtype)
         x = x + self.attention(y.reshape(b, t * h * w, c)).reshape(x.shape)
         return x + self.perceptron(self.second(x, condition))
 
@@ -107,8 +107,8 @@ class VideoGen(nnx.Module):
     ) -> Float[jax.Array, "batch time height width channels"]:
         halvings = len(self.down) - 1
         check_sides(x.shape, frames=self.shrink[0] ** halvings, pixels=self.patch * 2**halvings)
-        condition = self.condition(time, classes)
-        x = self.stem(to_patches(x, self.patch)) + self.known_in(known[..., None])[:, :, None, None]
+        condition = self.condition(time, classes).astype(x.dtype)
+        x = self.stem(to_patches(x, self.patch)) + self.known_in(known[..., None].astype(x.dtype))[:, :, None, None]
         kept = []
         for i, level in enumerate(self.down):
             if i > 0:

@@ -11,6 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from zoo.precision import as_parameters
+
 
 def to_float(pixels: Any, mean: float | tuple[float, ...] = 127.5, std: float | tuple[float, ...] = 127.5) -> jax.Array:
     """uint8 pixels to float32, by default in [-1, 1]; mean and std are one number or one a channel."""
@@ -61,7 +63,7 @@ class Classification:
         x, labels = self._pixels(batch), batch["label"]
         targets = jax.nn.one_hot(labels, self._num_classes(model, x))
         x, targets = self._mixed(x, targets, key)
-        logits = model(x).astype(jnp.float32)
+        logits = model(as_parameters(model, x)).astype(jnp.float32)
         top1 = (logits.argmax(-1) == labels).mean()
         targets = optax.smooth_labels(targets, self.label_smoothing)
         if self.logit_adjustment:
@@ -76,7 +78,7 @@ class Classification:
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
         del key  # a classifier in evaluation mode is deterministic
-        logits, labels = model(self._pixels(batch)).astype(jnp.float32), batch["label"]
+        logits, labels = model(as_parameters(model, self._pixels(batch))).astype(jnp.float32), batch["label"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         right = (logits.argmax(-1) == labels).astype(jnp.float32)
         figures: dict[str, Any] = {"loss": loss, "top1": right}

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Float, Int
 
 from zoo.metrics.detection import Image, average_precision
 from zoo.models.centernet import DISTANCE_SCALE, STRIDE
+from zoo.precision import as_parameters
 from zoo.tasks.boxes import peaks
 
 # Exponents of the focal loss and the weight of the distances beside it: arXiv:1904.07850, sections 3 and 5.
@@ -65,8 +65,7 @@ class Detection:
         return []
 
     def _answers(self, model: Any, batch: Mapping[str, Any]) -> jax.Array:
-        precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
-        return model(jnp.asarray(batch["image"]).astype(precision)).astype(jnp.float32)
+        return model(as_parameters(model, batch["image"])).astype(jnp.float32)
 
     def _parts(self, answers: jax.Array, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
         boxes, classes = jnp.asarray(batch["boxes"], jnp.float32), jnp.asarray(batch["box_classes"])

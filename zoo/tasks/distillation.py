@@ -16,6 +16,7 @@ from flax import nnx
 
 from zoo import hub
 from zoo.models.layers import avg_pool
+from zoo.precision import as_parameters
 from zoo.tasks.classification import to_float
 
 
@@ -40,13 +41,13 @@ class WindowedI3D:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         del key  # dropout is the only chance, and the model's own
-        found, _ = model.expect(batch["features"])
+        found, _ = model.expect(as_parameters(model, batch["features"]))
         divergence, uncorrected = (_divergence(batch["logits"], found[name]) for name in ("logits", "uncorrected"))
         return divergence.mean(), {"first": divergence[:, 0].mean(), "first_uncorrected": uncorrected[:, 0].mean()}
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
         del key
-        found, _ = model.expect(batch["features"])
+        found, _ = model.expect(as_parameters(model, batch["features"]))
         return _figures(found, batch["logits"])
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
@@ -78,7 +79,7 @@ class FramewiseI3D:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         del key  # dropout is the only chance, and the model's own
-        maps = model.frames.maps(to_float(batch["video"]))
+        maps = model.frames.maps(as_parameters(model, to_float(batch["video"])))
         found, _ = model.follow(maps.mean(axis=(2, 3)))
         told = _divergence(batch["logits"], found["logits"]).mean()
         uncorrected = _divergence(batch["logits"], found["uncorrected"])[:, -1].mean()
@@ -91,7 +92,8 @@ class FramewiseI3D:
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
         del key
-        found, _ = model.follow(model.frames.frame_features(to_float(batch["video"])))
+        seen = as_parameters(model, to_float(batch["video"]))
+        found, _ = model.follow(model.frames.frame_features(seen))
         return _figures(found, batch["logits"])
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:

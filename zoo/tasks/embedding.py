@@ -19,6 +19,7 @@ from jaxtyping import Float, Num
 from zoo import hub
 from zoo.errors import UserError
 from zoo.metrics.retrieval import mean_average_precision
+from zoo.precision import as_parameters
 from zoo.tasks.classification import to_float
 from zoo.tasks.copies import altered
 
@@ -63,7 +64,7 @@ class Embedding:
             seen = jnp.asarray(batch["copies"])
             # Two that differ, of each clip.
             chosen = jax.random.uniform(key, seen.shape[:2]).argsort(axis=1)[:, :2, None]
-            vectors = model.project(jnp.take_along_axis(seen, chosen, axis=1))
+            vectors = model.project(as_parameters(model, jnp.take_along_axis(seen, chosen, axis=1)))
         else:
             keys = jax.random.split(key, (len(batch["video"]), 2))
             copies = jax.vmap(jax.vmap(altered, (None, 0)))(jnp.asarray(batch["video"]), keys)
@@ -94,7 +95,8 @@ class Embedding:
         """`[B, copies, F]`: all of a batch in one pass, as batch statistics want it."""
         if not hasattr(model, "features"):
             raise UserError(f"{type(model).__name__} gives no features to be an embedding; take another --model")
-        features = model.features(to_float(copies.reshape(-1, *copies.shape[2:]), self.mean, self.std))
+        pixels = to_float(copies.reshape(-1, *copies.shape[2:]), self.mean, self.std)
+        features = model.features(as_parameters(model, pixels)).astype(jnp.float32)
         return features.reshape(*copies.shape[:2], -1)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from zoo.data import encode
 from zoo.errors import UserError
+from zoo.precision import as_parameters
 from zoo.tasks.classification import to_float
 
 Denoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -80,7 +81,8 @@ def knowing(model: Any, frames: Float[Any, "batch time height width channels"], 
         told, is_known = jnp.tile(frames, (times, 1, 1, 1, 1)), jnp.tile(known, (times, 1))
         mask = _broadcast(is_known, z) > 0
         # The network may compute in bfloat16; noise, sums and losses stay float32.
-        clean = model(jnp.where(mask, told, z), time, classes, is_known).astype(jnp.float32)
+        seen = as_parameters(model, jnp.where(mask, told, z))
+        clean = model(seen, time, classes, is_known).astype(jnp.float32)
         return jnp.where(mask, told, clean)
 
     return denoise
@@ -222,7 +224,7 @@ class FlowMatching:
         noise = jax.vmap(lambda key: jax.random.normal(key, frames.shape[1:]))(keys)
         times = sampling_times(self.num_steps, self.time_mean)
         x = sample(guided(knowing(model, frames, known), self.guidance), noise, classes, times, self.sampler)
-        return x if pixels is frames else model.decode(x)
+        return x if pixels is frames else model.decode(as_parameters(model, x)).astype(jnp.float32)
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
         """Writes samples-<step>.png (one row a clip), .gif and .mp4 (all clips moving side by side)."""
@@ -241,7 +243,9 @@ class FlowMatching:
 
 def _data(model: Any, clips: jax.Array) -> jax.Array:
     """What the network denoises of clips: their latents if it has any."""
-    return model.encode(clips).astype(jnp.float32) if hasattr(model, "encode") else clips
+    if not hasattr(model, "encode"):
+        return clips
+    return model.encode(as_parameters(model, clips)).astype(jnp.float32)
 
 
 def to_pixels(clips: Any) -> np.ndarray:

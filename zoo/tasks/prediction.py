@@ -14,6 +14,7 @@ from jaxtyping import Float
 from zoo.data import encode
 from zoo.errors import UserError
 from zoo.metrics.frames import figures, mse
+from zoo.precision import as_parameters
 
 
 def to_unit(pixels: Any) -> jax.Array:
@@ -78,7 +79,7 @@ class Prediction:
         video = to_unit(batch["video"])
         chance = jnp.clip(1 - batch["progress"] / self.taught, 0, 1) if self.taught else 0.0
         given = jax.random.bernoulli(key, chance, (len(video), video.shape[1] - self.context - 1))
-        predictions = model.follow(video, self.context, given).astype(jnp.float32)
+        predictions = model.follow(as_parameters(model, video), self.context, given).astype(jnp.float32)
         error = jnp.square(predictions - video[:, -predictions.shape[1] :]).mean()
         unseen = video[:, self.context :]
         return error, {"mse": mse(predictions[:, -unseen.shape[1] :], unseen).mean(), "given": given.mean()}
@@ -94,7 +95,7 @@ class Prediction:
         video = to_unit(video)
         context, truth = video[:, : self.context], video[:, self.context :]
         horizon = truth.shape[1]
-        told = figures(model(context, horizon).astype(jnp.float32), truth)
+        told = figures(model(as_parameters(model, context), horizon).astype(jnp.float32), truth)
         return told | {f"mse_{name}": mse(guess(context, horizon), truth) for name, guess in BASELINES.items()}
 
     def show(self, model: Any, folder: Path, step: int, key: jax.Array) -> list[Path]:
@@ -123,5 +124,4 @@ def predicted(model: nnx.Module, context: Any, horizon: int) -> np.ndarray:
 @jax.jit(static_argnums=(0, 3))
 def _predicted(graph: nnx.GraphDef, state: nnx.State, context: jax.Array, horizon: int) -> jax.Array:
     model: Any = nnx.merge(graph, state)
-    precision = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)))
-    return model(context.astype(precision), horizon).astype(jnp.float32)
+    return model(as_parameters(model, context), horizon).astype(jnp.float32)

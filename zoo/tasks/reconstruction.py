@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.data import encode
+from zoo.precision import as_parameters
 from zoo.tasks.classification import to_float
 from zoo.tasks.generation import to_pixels
 
@@ -42,7 +43,7 @@ class Reconstruction:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = to_float(batch["video"])
-        coded = model.encode(x)
+        coded = model.encode(as_parameters(model, x))
         mean, log_variance = coded if self.coding else jax.lax.stop_gradient(coded)
         latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape, mean.dtype)
         told = _figures(x, mean, log_variance, model.decode(latents))
@@ -53,7 +54,7 @@ class Reconstruction:
         """Without chance: the latents' means are decoded."""
         del key
         x = to_float(batch["video"])
-        mean, log_variance = model.encode(x)
+        mean, log_variance = model.encode(as_parameters(model, x))
         told = _figures(x, mean, log_variance, model.decode(mean))
         return {"loss": told["squared_error"] + self.price * told["divergence"], **told}
 

@@ -16,6 +16,7 @@ from zoo.data.spoken_commands import text_of
 from zoo.metrics.speech import word_figures
 from zoo.models.ctc_search import greedy
 from zoo.models.speech_ctc import STRIDE
+from zoo.precision import as_parameters
 
 STEP = STRIDE * HOP  # samples
 
@@ -84,9 +85,8 @@ def hidden_in_part(x: Float[jax.Array, "batch frames mels"], key: jax.Array) -> 
 
 def _spectrogram(model: Any, batch: Mapping[str, Any]) -> jax.Array:
     """As the model wants it, `[B, frames, mels]`, in the precision of its parameters."""
-    precision = jnp.result_type(*jax.tree.leaves(model.head.kernel[...]))
     sound = jnp.asarray(batch["sound"], jnp.float32) / 32768
-    return causal_log_mel(jnp.pad(sound, ((0, 0), (BEFORE, 0))), model.num_mels).astype(precision)
+    return as_parameters(model, causal_log_mel(jnp.pad(sound, ((0, 0), (BEFORE, 0))), model.num_mels))
 
 
 def _steps(batch: Mapping[str, Any]) -> jax.Array:

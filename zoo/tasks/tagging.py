@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from zoo.metrics.tagging import global_average_precision
+from zoo.precision import as_parameters
 
 _TOP = 20  # answers a video that YouTube-8M's figures look at
 
@@ -31,13 +32,13 @@ class Tagging:
 
     def loss(self, model: Any, batch: Mapping[str, Any], key: jax.Array):
         del key  # dropout is the only chance, and the model's own
-        logits = model(batch["features"], batch["frames"]).astype(jnp.float32)
+        logits = model(as_parameters(model, batch["features"]), batch["frames"]).astype(jnp.float32)
         loss = optax.sigmoid_binary_cross_entropy(logits, batch["classes"]).sum(-1).mean()
         return loss, {"hit1": _hit(logits, batch["classes"]).mean()}
 
     def evaluate(self, model: Any, batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
         del key  # a tagger in evaluation mode is deterministic
-        logits = model(batch["features"], batch["frames"]).astype(jnp.float32)
+        logits = model(as_parameters(model, batch["features"]), batch["frames"]).astype(jnp.float32)
         classes = jnp.asarray(batch["classes"])
         loss = optax.sigmoid_binary_cross_entropy(logits, classes).sum(-1)
         # Of the n likeliest, n being how many labels a video has, how many are right (YouTube-8M's PERR).
