@@ -174,7 +174,7 @@ def published_networks() -> dict[str, Any]:
     generator, noise = noisy(16)
     cases = {
         "video_gen": (generator, noise, generator.options, optax.sgd(0.1), (("jit", 1), ("jit", 8))),
-        "x3d_xs": (classifier, batch, {"num_classes": 3}, optax.sgd(1e-5), (("jit", 1), ("shard_map", 4))),
+        "r3d_18": (classifier, batch, {"num_classes": 3}, optax.sgd(1e-5), (("jit", 1), ("shard_map", 4))),
     }
     for name, (config, batch, options, optimizer, ways) in cases.items():
         for strategy, count in ways:
