@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("compiled_programs")  # of the same two mod
 
 SMALL_GENERATOR = dataclasses.replace(
     configs.experiment("video_gen"),
-    options={"widths": (32, 32), "patch": 4},
+    options={"widths": (32,), "patch": 4},
     dataset_options={"num_frames": 2, "size": 16},
     task_options={"clip_shape": (2, 16, 16, 1), "num_steps": 2, "shown": ((1,), (2, 3))},
     steps=24,
