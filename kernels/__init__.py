@@ -16,6 +16,7 @@ from . import depthwise as _depthwise
 from . import pool as _pool
 from .arguments import Padding
 from .dispatch import forward_mode_is_refused, prefer
+from .over_batch import batches_over
 
 _explained = forward_mode_is_refused()
 conv = _explained(_conv.conv)
@@ -30,6 +31,7 @@ max_pool = _explained(_pool.max_pool)
 __all__ = [
     "Padding",
     "avg_pool",
+    "batches_over",
     "conv",
     "conv_bias_act_pool",
     "conv_lstm",

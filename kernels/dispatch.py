@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .over_batch import Role, over_batch
+from .over_batch import Refused, Role, over_batch
 
 NAMES = ("xla", "rewritten", "pallas_tpu", "pallas_gpu")
 _PLATFORMS = ("tpu", "cuda", "cpu")
@@ -31,10 +31,6 @@ _listeners: ContextVar[list["Heard"] | None] = ContextVar("listeners", default=N
 
 type Heard = tuple[str, tuple[Any, ...], Mapping[str, Any]]
 """An operation, its operands' shapes and dtypes with one batch axis, and its options."""
-
-
-class Refused(Exception):  # noqa: N818, it is an answer, not a fault
-    """Raised by an implementation, at trace time, for a call that it does not serve; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -259,20 +255,22 @@ def run(operation: str, operands: tuple[Any, ...], call: Call, **more: Any) -> A
     options = dict(call.options) | more
     if call.preference is not None:
         names = (*call.preference, "xla") if operation.endswith("_gradient") else call.preference
-        return _first_to_serve(names, operation, options, *operands)
+        return _first_to_serve([(name, options) for name in names], operation, *operands)
+    plain = "xla", options
     branches = {}
     for platform in _PLATFORMS:
         choice = _choice(platform, operation, call)
         if choice is not None:
-            names = (choice["implementation"], "xla")
-            branches[platform] = partial(_first_to_serve, names, operation, options | choice.get("blocks", {}))
-    plain = partial(_first_to_serve, ("xla",), operation, options)
-    return lax.platform_dependent(*operands, **branches, default=plain) if branches else plain(*operands)
+            chosen = choice["implementation"], options | choice.get("blocks", {})
+            branches[platform] = partial(_first_to_serve, (chosen, plain), operation)
+    default = partial(_first_to_serve, (plain,), operation)
+    return lax.platform_dependent(*operands, **branches, default=default) if branches else default(*operands)
 
 
-def _first_to_serve(names: Sequence[str], operation: str, options: Mapping[str, Any], *operands: Any) -> Any:
+def _first_to_serve(ways: Sequence[tuple[str, Mapping[str, Any]]], operation: str, *operands: Any) -> Any:
+    """By the first of the implementations, each with the options that it is given."""
     reasons = []
-    for name in names:
+    for name, options in ways:
         try:
             return _serve(name, operation, options, operands)
         except Refused as reason:

@@ -1,9 +1,14 @@
 """Runs a kernel where its batch lies: a sharded or mapped batch is never gathered.
 
 XLA cannot split a custom call such as a Pallas kernel. Left alone it would collect the whole batch on every chip first.
+Where it finds out by itself how arrays lie (a mesh of automatic axes under `jit`) it asks us how to split, by
+`custom_partitioning`; on TPUs it does not (jax-ml/jax#38196), and has to be told by `batches_over`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import prod
 from typing import Any, Literal
 
 import jax
@@ -13,6 +18,25 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
 type Role = Literal["batch", "shared", "sum", "kept"]
+
+_told: ContextVar[tuple[str, ...]] = ContextVar("told", default=())
+
+
+class Refused(Exception):  # noqa: N818, it is an answer, not a fault
+    """Raised by an implementation, at trace time, for a call that it does not serve; the message says why."""
+
+
+@contextmanager
+def batches_over(*axes: str) -> Iterator[None]:
+    """What is traced within has its batches split over these axes of its mesh, and kernels are split with them.
+
+    For `jit` over a mesh of automatic axes; on TPUs kernels are used there in no other way.
+    """
+    token = _told.set(axes)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def _leaf_roles(tree: Any, roles: Sequence[Role]) -> list[Role]:
@@ -37,6 +61,9 @@ def over_batch(
       result_roles: for each result "batch", or "sum" where the parts' results add up to the whole's, or "kept" where
         parts do not make up a whole, as with a batch that a kernel has packed among other axes.
       when_split: takes the place of `function` where the batch is split. Of "kept" results it gives nothing: zeros.
+
+    Raises:
+      Refused: on several TPUs nothing says how the batch lies.
     """
     if jax.sharding.get_abstract_mesh().manual_axes:
         return function(*operands)  # within shard_map the operands are one device's part already
@@ -119,6 +146,15 @@ def _partitioned(
         # On a mesh of explicit axes the sharding is a part of the type, and nothing is left for XLA to find out.
         on_each_device, in_specs, out_specs = split_over(explicit)
         return jax.shard_map(on_each_device, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    mesh = jax.typeof(leaves[first]).sharding.mesh
+    if mesh.size > 1 and mesh.auto_axes:
+        axes = tuple(axis for axis in _told.get() if axis in mesh.auto_axes)
+        if axes and leaves[first].shape[0] % prod(mesh.shape[axis] for axis in axes) == 0:
+            on_each_device, in_specs, out_specs = split_over(axes)
+            return jax.shard_map(on_each_device, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        if mesh.abstract_device.platform == "tpu":
+            raise Refused("XLA does not ask how to split it over TPUs; trace it within batches_over or shard_map")
 
     def partition(mesh, arguments, _):
         spec = arguments[first].sharding.spec

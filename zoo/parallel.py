@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from zoo import kernels
 from zoo.configs import TrainConfig
 from zoo.errors import UserError
 from zoo.optimizers import dotted
@@ -212,7 +213,8 @@ class Parallel:
                 step, mesh=self.mesh, in_specs=(whole, rows), out_specs=(whole, whole), check_vma=False
             )
         outputs = (self.shardings(state), self.whole)
-        return jax.jit(step, donate_argnums=0, out_shardings=outputs).lower(state, batch)
+        with kernels.batches_over(*self.rows.spec[0]):
+            return jax.jit(step, donate_argnums=0, out_shardings=outputs).lower(state, batch)
 
     def own_copy(self, tree: Any) -> Any:
         """All of every array on this process's first device. All processes are to call it at once."""

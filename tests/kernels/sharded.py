@@ -52,6 +52,15 @@ def main():
         assert not gathered(compiled, x.shape)
     print("sharded by jit")
 
+    with kernels.batches_over("data"):
+        sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        lowered = jax.jit(functools.partial(results, KERNEL)).lower(sharded, kernel)
+    assert "CustomSPMDPartitioning" not in lowered.as_text(), "XLA for TPUs does not know it"
+    compiled = lowered.compile()
+    close(compiled(sharded, kernel), expected)
+    assert not gathered(compiled, x.shape)
+    print("told over which axes")
+
     explicit = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(explicit):
         sharded = jax.device_put(x, NamedSharding(explicit, PartitionSpec("data")))

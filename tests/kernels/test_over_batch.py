@@ -1,9 +1,13 @@
 """Kernels on many devices: a sharded batch stays where it is, and map, scan, remat and gradients pass through."""
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,5 +22,22 @@ def test_kernels_are_split_and_mapped_without_gathering_the_batch():
         timeout=300,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    ways = ["sharded by jit", "sharded by type", "sharded by hand", "pmap", "mapped", "scanned and recomputed"]
+    ways = ["sharded by jit", "told over which axes", "sharded by type", "sharded by hand", "pmap", "mapped", "scanned and recomputed"]
     assert run.stdout.splitlines() == ways
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the compiler comes with `uv sync --extra tpu`")
+def test_on_several_tpus_a_kernel_is_split_where_it_is_told_how_and_lax_serves_elsewhere():
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.kernels.on_tpus"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert json.loads(run.stdout.splitlines()[-1]) == {
+        "told": {"kernels": True, "gathers": False},
+        "not told": {"kernels": False, "gathers": False},
+    }
