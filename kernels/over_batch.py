@@ -30,7 +30,8 @@ class Refused(Exception):  # noqa: N818, it is an answer, not a fault
 def batches_over(*axes: str) -> Iterator[None]:
     """What is traced within has its batches split over these axes of its mesh, and kernels are split with them.
 
-    For `jit` over a mesh of automatic axes; on TPUs kernels are used there in no other way.
+    For `jit` over a mesh of automatic axes; on TPUs kernels are used there in no other way. A function that is traced
+    within keeps what it was traced to. Tracing a kernel raises ValueError where its mesh has no such axis.
     """
     token = _told.set(axes)
     try:
@@ -149,6 +150,9 @@ def _partitioned(
 
     mesh = jax.typeof(leaves[first]).sharding.mesh
     if mesh.size > 1 and mesh.auto_axes:
+        if absent := set(_told.get()).difference(mesh.axis_names):
+            names = ", ".join(mesh.axis_names)
+            raise ValueError(f"batches_over has {', '.join(sorted(absent))}, which the mesh has not; it has {names}")
         axes = tuple(axis for axis in _told.get() if axis in mesh.auto_axes)
         if axes and leaves[first].shape[0] % prod(mesh.shape[axis] for axis in axes) == 0:
             on_each_device, in_specs, out_specs = split_over(axes)

@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -59,6 +60,11 @@ def main():
     compiled = lowered.compile()
     close(compiled(sharded, kernel), expected)
     assert not gathered(compiled, x.shape)
+    with (
+        kernels.batches_over("date"),
+        pytest.raises(ValueError, match="has date, which the mesh has not; it has data, model"),
+    ):
+        jax.jit(KERNEL).lower(sharded, kernel)
     print("told over which axes")
 
     explicit = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
