@@ -8,11 +8,15 @@ from flax import nnx
 from jaxtyping import Float
 
 
-def as_parameters(model: nnx.Module, x: Any) -> Float[jax.Array, "..."]:
-    """What a network is given, in the dtype of its parameters.
+def as_parameters(model: Any, x: Any) -> Float[jax.Array, "..."]:
+    """What a network is given, in the dtype of its parameters; as it is where it has none.
 
     Layers compute in the wider of their input's and their parameters' dtypes. A float32 clip would lift all that a
     network with bfloat16 parameters keeps for its gradients to twice the bytes, though a TPU rounds each factor of a
     product anyway.
     """
-    return jnp.asarray(x).astype(jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param))))
+    x, parameters = (
+        jnp.asarray(x),
+        jax.tree.leaves(nnx.state(model, nnx.Param)) if isinstance(model, nnx.Module) else [],
+    )
+    return x.astype(jnp.result_type(*parameters)) if parameters else x
