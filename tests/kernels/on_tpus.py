@@ -24,6 +24,7 @@ def main():
     told = {}
     for name, axes in (("told", ("data",)), ("not told", ())):
         with kernels.batches_over(*axes):
+            # A function of its own each time: what was traced before would be taken again.
             program = jax.jit(jax.grad(lambda x: pooled(x))).lower(x).compile().as_text()
         told[name] = {"kernels": "tpu_custom_call" in program, "gathers": "all-gather" in program}
     print(json.dumps(told))

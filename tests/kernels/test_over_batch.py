@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_kernels_are_split_and_mapped_without_gathering_the_batch():
+def printed_by(module: str) -> list[str]:
+    """The lines of a process of its own, since the number of devices is told to JAX once."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.sharded"],
+        [sys.executable, "-m", f"tests.kernels.{module}"],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -22,23 +23,18 @@ def test_kernels_are_split_and_mapped_without_gathering_the_batch():
         timeout=300,
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout.splitlines()
+
+
+def test_kernels_are_split_and_mapped_without_gathering_the_batch():
     by_sharding = ["sharded by jit", "told over which axes", "sharded by type", "sharded by hand"]
     ways = [*by_sharding, "pmap", "mapped", "scanned and recomputed"]
-    assert run.stdout.splitlines() == ways
+    assert printed_by("sharded") == ways
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the compiler comes with `uv sync --extra tpu`")
 def test_on_several_tpus_a_kernel_is_split_where_it_is_told_how_and_lax_serves_elsewhere():
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.on_tpus"],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert json.loads(run.stdout.splitlines()[-1]) == {
+    assert json.loads(printed_by("on_tpus")[-1]) == {
         "told": {"kernels": True, "gathers": False},
         "not told": {"kernels": False, "gathers": False},
     }

@@ -12,6 +12,7 @@ from zoo import kernels, registry
 from zoo.configs import TrainConfig
 from zoo.optimizers import make_optimizer
 from zoo.parallel import Parallel
+from zoo.precision import as_parameters
 from zoo.tasks import TASKS
 from zoo.train_step import make_state, make_train_step
 
@@ -111,8 +112,6 @@ def test_what_is_multiplied_is_bfloat16(name):
 
 
 def test_a_network_is_given_what_its_parameters_are():
-    from zoo.precision import as_parameters
-
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
     assert as_parameters(model, jnp.ones((1, 2))).dtype == jnp.bfloat16
     assert as_parameters(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.float32
